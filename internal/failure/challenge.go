@@ -1,0 +1,148 @@
+package failure
+
+import "strings"
+
+// Scheme is an HTTP authentication scheme for access tokens.
+type Scheme string
+
+// The schemes: RFC 9449 §7.1 and RFC 6750 §2.1.
+const (
+	DPoP   Scheme = "DPoP"
+	Bearer Scheme = "Bearer"
+)
+
+// Challenger writes the challenges of one protected resource.
+type Challenger struct {
+	Algorithms []string // proof algorithms accepted, for algs (RFC 9449 §7.1)
+	Realm      string   // empty: none
+	Bearer     bool     // whether Bearer tokens are accepted too
+}
+
+// Challenges returns the values of WWW-Authenticate, one a scheme, DPoP first.
+// Used is the scheme of the credentials, or empty.
+func (c Challenger) Challenges(f *Failure, used Scheme) []string {
+	code := reasonAnswer[f.Reason].code
+	if code == unavailable {
+		return nil
+	}
+	dpopCode, bearerCode, offerBearer := code, code, c.Bearer
+	switch {
+	case code == noCode, code == invalidRequest:
+	case used == Bearer && c.Bearer:
+		// The Bearer token failed; DPoP is the other way in.
+		dpopCode = noCode
+	default:
+		offerBearer = false
+	}
+	lines := make([]string, 0, 2)
+	lines = append(lines, c.challenge(DPoP, dpopCode, f.Description))
+	if offerBearer {
+		lines = append(lines, c.challenge(Bearer, bearerCode, f.Description))
+	}
+	return lines
+}
+
+func (c Challenger) challenge(scheme Scheme, code code, description string) string {
+	var b strings.Builder
+	b.Grow(256)
+	b.WriteString(string(scheme))
+	separator := " "
+	param := func(name, value string) {
+		b.WriteString(separator)
+		b.WriteString(name)
+		b.WriteString(`="`)
+		b.WriteString(quotable(value))
+		b.WriteByte('"')
+		separator = ", "
+	}
+	if c.Realm != "" {
+		param("realm", c.Realm)
+	}
+	if code != noCode {
+		param("error", string(code))
+		param("error_description", description)
+	}
+	if scheme == DPoP {
+		param("algs", strings.Join(c.Algorithms, " "))
+	}
+	return b.String()
+}
+
+// quotable escapes what a quoted-string cannot hold as it is (RFC 9110 §5.6.4).
+func quotable(value string) string {
+	if !strings.ContainsAny(value, `"\`) {
+		return value
+	}
+	return strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value)
+}
+
+// FromBearer turns the Bearer challenges among an upstream's into DPoP
+// challenges, and reports whether there were any. One that cannot be read stays
+// as it is.
+func (c Challenger) FromBearer(values []string) ([]string, bool) {
+	var lines []string
+	var found bool
+	for _, value := range values {
+		for _, challenge := range splitChallenges(value) {
+			scheme, params, _ := strings.Cut(challenge, " ")
+			if !strings.EqualFold(scheme, string(Bearer)) {
+				lines = append(lines, challenge)
+				continue
+			}
+			found = true
+			line := string(DPoP)
+			if params = strings.TrimSpace(params); params != "" {
+				line += " " + params + ","
+			}
+			lines = append(lines, line+` algs="`+strings.Join(c.Algorithms, " ")+`"`)
+		}
+	}
+	return lines, found
+}
+
+// splitChallenges takes the challenges of one WWW-Authenticate value apart
+// (RFC 9110 §11.6.1): at each comma outside quotes after which a scheme begins,
+// not another parameter.
+func splitChallenges(value string) []string {
+	var challenges []string
+	for _, element := range splitList(value) {
+		if len(challenges) > 0 && isParameter(element) {
+			challenges[len(challenges)-1] += ", " + element
+		} else {
+			challenges = append(challenges, element)
+		}
+	}
+	return challenges
+}
+
+// isParameter reports whether an element is name=value, without a scheme before it.
+func isParameter(element string) bool {
+	end := strings.IndexAny(element, " \t=\"")
+	return end > 0 && strings.HasPrefix(strings.TrimLeft(element[end:], " \t"), "=")
+}
+
+// splitList splits a list at its commas outside quotes (RFC 9110 §5.6.1).
+func splitList(value string) []string {
+	var elements []string
+	quoted, start := false, 0
+	add := func(end int) {
+		if element := strings.TrimSpace(value[start:end]); element != "" {
+			elements = append(elements, element)
+		}
+		start = end + 1
+	}
+	for i := 0; i < len(value); i++ {
+		switch c := value[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case c == ',' && !quoted:
+			add(i)
+		}
+	}
+	if start < len(value) {
+		add(len(value))
+	}
+	return elements
+}

@@ -1,0 +1,448 @@
+package jose
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"math"
+	"strconv"
+	"unicode/utf8"
+)
+
+// maxDepth bounds how deeply arrays and objects may nest. Real headers and
+// claims stay below five.
+const maxDepth = 16
+
+// Object is a JSON object whose text was checked in full when it was parsed:
+// valid UTF-8, no repeated member at any depth, nothing after its end
+// (RFC 7515 §4, RFC 7519 §4, RFC 8725 §2.4). encoding/json checks none of
+// these, and matches member names without regard to case.
+type Object struct {
+	members []member
+}
+
+type member struct {
+	name  []byte
+	value Value
+}
+
+// Value is the JSON text of one value within an Object.
+type Value []byte
+
+// ParseObject checks and takes apart the JSON object that is the whole of
+// text. The result refers to text, which must not change afterwards.
+func ParseObject(text []byte) (Object, error) {
+	if !utf8.Valid(text) {
+		return Object{}, errors.New("not valid UTF-8")
+	}
+	s := scanner{text: text}
+	s.space()
+	if s.peek() != '{' {
+		return Object{}, errors.New("not a JSON object")
+	}
+	members, err := s.object(1)
+	if err != nil {
+		return Object{}, err
+	}
+	s.space()
+	if s.at != len(text) {
+		return Object{}, errors.New("data after the JSON object")
+	}
+	return Object{members}, nil
+}
+
+// Get returns the member called name, and whether there is one. Case matters.
+func (o Object) Get(name string) (Value, bool) {
+	for i := range o.members {
+		if string(o.members[i].name) == name {
+			return o.members[i].value, true
+		}
+	}
+	return nil, false
+}
+
+// Has reports whether there is a member called name, whatever its value.
+func (o Object) Has(name string) bool {
+	_, ok := o.Get(name)
+	return ok
+}
+
+// Len returns the number of members.
+func (o Object) Len() int { return len(o.members) }
+
+// IsString reports whether the value is a JSON string.
+func (v Value) IsString() bool { return len(v) > 0 && v[0] == '"' }
+
+// IsNull reports whether the value is null.
+func (v Value) IsNull() bool { return len(v) > 0 && v[0] == 'n' }
+
+// Text returns the value of a JSON string, and whether it is one.
+func (v Value) Text() (string, bool) {
+	if !v.IsString() {
+		return "", false
+	}
+	inner := v[1 : len(v)-1]
+	if bytes.IndexByte(inner, '\\') < 0 {
+		return string(inner), true
+	}
+	unescaped, ok := unescape(inner)
+	return string(unescaped), ok
+}
+
+// Number returns the value of a JSON number that float64 can hold, and
+// whether it is one.
+func (v Value) Number() (float64, bool) {
+	if len(v) == 0 || v[0] != '-' && (v[0] < '0' || v[0] > '9') {
+		return 0, false
+	}
+	f, err := strconv.ParseFloat(string(v), 64)
+	if err != nil || math.IsInf(f, 0) || math.IsNaN(f) {
+		return 0, false
+	}
+	return f, true
+}
+
+// Object returns the value of a JSON object, and whether it is one.
+func (v Value) Object() (Object, bool) {
+	if len(v) == 0 || v[0] != '{' {
+		return Object{}, false
+	}
+	o, err := ParseObject(v)
+	return o, err == nil
+}
+
+// Array returns the elements of a JSON array, and whether it is one.
+func (v Value) Array() ([]Value, bool) {
+	if len(v) == 0 || v[0] != '[' {
+		return nil, false
+	}
+	s := scanner{text: v}
+	elements, err := s.array(1)
+	return elements, err == nil
+}
+
+// Scalar returns the plain text of a string, number or boolean, and whether
+// the value is one of them.
+func (v Value) Scalar() (string, bool) {
+	if v.IsString() {
+		return v.Text()
+	}
+	if len(v) == 0 || v[0] == '{' || v[0] == '[' || v[0] == 'n' {
+		return "", false
+	}
+	return string(v), true
+}
+
+// Compact returns the value's JSON text without insignificant white space.
+func (v Value) Compact() string {
+	var b bytes.Buffer
+	if err := json.Compact(&b, v); err != nil {
+		return ""
+	}
+	return b.String()
+}
+
+// scanner walks JSON text by the grammar of RFC 8259.
+type scanner struct {
+	text []byte
+	at   int
+}
+
+var (
+	errSyntax   = errors.New("not well-formed JSON")
+	errRepeated = errors.New("a JSON object repeats a member")
+	errDepth    = errors.New("JSON nested too deeply")
+)
+
+func (s *scanner) peek() byte {
+	if s.at < len(s.text) {
+		return s.text[s.at]
+	}
+	return 0
+}
+
+func (s *scanner) space() {
+	for s.at < len(s.text) {
+		switch s.text[s.at] {
+		case ' ', '\t', '\n', '\r':
+			s.at++
+		default:
+			return
+		}
+	}
+}
+
+// value steps over one value, and returns its text.
+func (s *scanner) value(depth int) (Value, error) {
+	start := s.at
+	var err error
+	switch c := s.peek(); {
+	case c == '{':
+		_, err = s.object(depth + 1)
+	case c == '[':
+		_, err = s.array(depth + 1)
+	case c == '"':
+		_, err = s.str()
+	case c == '-' || c >= '0' && c <= '9':
+		err = s.number()
+	default:
+		err = s.literal()
+	}
+	return Value(s.text[start:s.at]), err
+}
+
+func (s *scanner) object(depth int) ([]member, error) {
+	if depth > maxDepth {
+		return nil, errDepth
+	}
+	s.at++ // {
+	s.space()
+	if s.peek() == '}' {
+		s.at++
+		return nil, nil
+	}
+	members := make([]member, 0, 8)
+	names := nameSet{}
+	for {
+		s.space()
+		name, err := s.str()
+		if err != nil {
+			return nil, err
+		}
+		s.space()
+		if s.peek() != ':' {
+			return nil, errSyntax
+		}
+		s.at++
+		s.space()
+		value, err := s.value(depth)
+		if err != nil {
+			return nil, err
+		}
+		if names.repeats(members, name) {
+			return nil, errRepeated
+		}
+		members = append(members, member{name, value})
+		s.space()
+		switch s.peek() {
+		case ',':
+			s.at++
+		case '}':
+			s.at++
+			return members, nil
+		default:
+			return nil, errSyntax
+		}
+	}
+}
+
+// nameSet finds repeated member names: by looking at each while they are few,
+// by a map once a hostile object could make that quadratic.
+type nameSet map[string]struct{}
+
+func (n *nameSet) repeats(members []member, name []byte) bool {
+	const few = 16
+	if len(members) < few {
+		for i := range members {
+			if bytes.Equal(members[i].name, name) {
+				return true
+			}
+		}
+		return false
+	}
+	if len(members) == few {
+		*n = make(nameSet, 4*few)
+		for i := range members {
+			(*n)[string(members[i].name)] = struct{}{}
+		}
+	}
+	if _, ok := (*n)[string(name)]; ok {
+		return true
+	}
+	(*n)[string(name)] = struct{}{}
+	return false
+}
+
+func (s *scanner) array(depth int) ([]Value, error) {
+	if depth > maxDepth {
+		return nil, errDepth
+	}
+	s.at++ // [
+	s.space()
+	if s.peek() == ']' {
+		s.at++
+		return nil, nil
+	}
+	var elements []Value
+	for {
+		s.space()
+		value, err := s.value(depth)
+		if err != nil {
+			return nil, err
+		}
+		elements = append(elements, value)
+		s.space()
+		switch s.peek() {
+		case ',':
+			s.at++
+		case ']':
+			s.at++
+			return elements, nil
+		default:
+			return nil, errSyntax
+		}
+	}
+}
+
+// str steps over a string, and returns what it stands for.
+func (s *scanner) str() ([]byte, error) {
+	if s.peek() != '"' {
+		return nil, errSyntax
+	}
+	s.at++
+	start, escaped := s.at, false
+	for s.at < len(s.text) {
+		switch c := s.text[s.at]; {
+		case c == '"':
+			inner := s.text[start:s.at]
+			s.at++
+			if !escaped {
+				return inner, nil
+			}
+			unescaped, ok := unescape(inner)
+			if !ok {
+				return nil, errSyntax
+			}
+			return unescaped, nil
+		case c == '\\':
+			escaped = true
+			s.at += 2
+		case c < 0x20:
+			return nil, errSyntax
+		default:
+			s.at++
+		}
+	}
+	return nil, errSyntax
+}
+
+// unescape resolves the escapes of a string's inside. It refuses a surrogate
+// without its other half: encoding/json would make U+FFFD of each, and so two
+// different strings equal.
+func unescape(inner []byte) ([]byte, bool) {
+	out := make([]byte, 0, len(inner))
+	for i := 0; i < len(inner); i++ {
+		if inner[i] != '\\' {
+			out = append(out, inner[i])
+			continue
+		}
+		i++
+		if i >= len(inner) {
+			return nil, false
+		}
+		switch c := inner[i]; c {
+		case '"', '\\', '/':
+			out = append(out, c)
+		case 'b':
+			out = append(out, '\b')
+		case 'f':
+			out = append(out, '\f')
+		case 'n':
+			out = append(out, '\n')
+		case 'r':
+			out = append(out, '\r')
+		case 't':
+			out = append(out, '\t')
+		case 'u':
+			r, ok := hex4(inner[i+1:])
+			if !ok || r >= 0xDC00 && r <= 0xDFFF {
+				return nil, false
+			}
+			i += 4
+			if r >= 0xD800 && r <= 0xDBFF {
+				if i+2 >= len(inner) || inner[i+1] != '\\' || inner[i+2] != 'u' {
+					return nil, false
+				}
+				low, ok := hex4(inner[i+3:])
+				if !ok || low < 0xDC00 || low > 0xDFFF {
+					return nil, false
+				}
+				r = 0x10000 + (r-0xD800)<<10 + (low - 0xDC00)
+				i += 6
+			}
+			out = utf8.AppendRune(out, r)
+		default:
+			return nil, false
+		}
+	}
+	return out, true
+}
+
+func hex4(b []byte) (rune, bool) {
+	if len(b) < 4 {
+		return 0, false
+	}
+	var r rune
+	for _, c := range b[:4] {
+		switch {
+		case c >= '0' && c <= '9':
+			c -= '0'
+		case c >= 'a' && c <= 'f':
+			c -= 'a' - 10
+		case c >= 'A' && c <= 'F':
+			c -= 'A' - 10
+		default:
+			return 0, false
+		}
+		r = r<<4 | rune(c)
+	}
+	return r, true
+}
+
+func (s *scanner) number() error {
+	if s.peek() == '-' {
+		s.at++
+	}
+	switch c := s.peek(); {
+	case c == '0':
+		s.at++
+	case c >= '1' && c <= '9':
+		s.digits()
+	default:
+		return errSyntax
+	}
+	if s.peek() == '.' {
+		s.at++
+		if !s.digits() {
+			return errSyntax
+		}
+	}
+	if c := s.peek(); c == 'e' || c == 'E' {
+		s.at++
+		if c := s.peek(); c == '+' || c == '-' {
+			s.at++
+		}
+		if !s.digits() {
+			return errSyntax
+		}
+	}
+	return nil
+}
+
+func (s *scanner) digits() bool {
+	start := s.at
+	for c := s.peek(); c >= '0' && c <= '9'; c = s.peek() {
+		s.at++
+	}
+	return s.at > start
+}
+
+func (s *scanner) literal() error {
+	for _, word := range []string{"true", "false", "null"} {
+		if bytes.HasPrefix(s.text[s.at:], []byte(word)) {
+			s.at += len(word)
+			return nil
+		}
+	}
+	return errSyntax
+}

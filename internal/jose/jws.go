@@ -1,0 +1,102 @@
+// Package jose has what DPoP proofs and access tokens share of JSON Object
+// Signing and Encryption: JSON without ambiguities, the compact serialisation
+// (RFC 7515), public keys and their thumbprints (RFC 7517, RFC 7638), and
+// signatures (RFC 7518, RFC 8037). It accepts one encoding of each thing.
+package jose
+
+import (
+	"encoding/base64"
+	"errors"
+	"strings"
+)
+
+// JWS is a JSON Web Signature in compact serialisation, taken apart but not
+// verified (RFC 7515 §7.1).
+type JWS struct {
+	Header    Object
+	Claims    Object
+	Input     string // the signing input: everything before the last dot
+	Signature []byte
+}
+
+// ErrNotCompact says that a text is not three base64url parts joined by dots.
+var ErrNotCompact = errors.New("not three base64url parts joined by dots")
+
+// ParseJWS takes apart a JWS whose payload is a JSON object, as all JWTs are.
+func ParseJWS(compact string) (JWS, error) {
+	head, rest, ok := strings.Cut(compact, ".")
+	if !ok {
+		return JWS{}, ErrNotCompact
+	}
+	payload, signature, ok := strings.Cut(rest, ".")
+	if !ok || strings.Contains(signature, ".") {
+		return JWS{}, ErrNotCompact
+	}
+	var jws JWS
+	var err error
+	if jws.Header, err = decodeObject(head); err != nil {
+		return JWS{}, &PartError{"header", err}
+	}
+	if jws.Claims, err = decodeObject(payload); err != nil {
+		return JWS{}, &PartError{"claims", err}
+	}
+	if jws.Signature, err = DecodeBase64URL(signature); err != nil {
+		return JWS{}, &PartError{"signature", err}
+	}
+	jws.Input = compact[:len(head)+1+len(payload)]
+	return jws, nil
+}
+
+// PartError says which part of a JWS is malformed, and how.
+type PartError struct {
+	Part string // header, claims or signature
+	Err  error
+}
+
+func (e *PartError) Error() string { return e.Part + ": " + e.Err.Error() }
+
+// Unwrap returns what is wrong with the part.
+func (e *PartError) Unwrap() error { return e.Err }
+
+func decodeObject(part string) (Object, error) {
+	text, err := DecodeBase64URL(part)
+	if err != nil {
+		return Object{}, err
+	}
+	return ParseObject(text)
+}
+
+var errBase64 = errors.New("not canonical base64url without padding")
+
+// DecodeBase64URL decodes the one encoding that RFC 7515 §2 allows: no padding,
+// no line breaks (encoding/base64 skips them even when strict), and no bits
+// set in the last character that are not part of the data.
+func DecodeBase64URL(s string) ([]byte, error) {
+	if strings.ContainsAny(s, "\r\n") {
+		return nil, errBase64
+	}
+	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	if err != nil {
+		return nil, errBase64
+	}
+	return b, nil
+}
+
+// MediaTypeIs reports whether typ, the typ member of a JOSE header, names the
+// media type want: case and an application/ prefix do not matter
+// (RFC 7515 §4.1.9).
+func MediaTypeIs(typ, want string) bool {
+	typ = TrimMediaType(typ)
+	// The names are ASCII: EqualFold alone would take U+212A, the Kelvin sign,
+	// for a k.
+	return len(typ) == len(want) && strings.EqualFold(typ, want)
+}
+
+// TrimMediaType removes the application/ prefix of a media type, if it has one.
+func TrimMediaType(typ string) string {
+	const prefix = "application/"
+	if len(typ) > len(prefix) && strings.EqualFold(typ[:len(prefix)], prefix) {
+		return typ[len(prefix):]
+	}
+	return typ
+}

@@ -1,0 +1,265 @@
+// Package proof verifies DPoP proofs (RFC 9449 §4): text, request and clock in,
+// a verified proof or a typed failure out. It knows nothing of HTTP servers.
+package proof
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/caddy-dpop/caddy-dpop/internal/failure"
+	"github.com/caddy-dpop/caddy-dpop/internal/jose"
+)
+
+const (
+	// MaxSize bounds a proof's text, in bytes. RSA-4096 with long URLs stays below 4 KiB.
+	MaxSize = 8 << 10
+	// maxJTI bounds the proof's identifier, in bytes.
+	maxJTI = 512
+)
+
+// Proof is a DPoP proof whose signature holds. Whether it is for this request,
+// and made in time, is still to be checked.
+type Proof struct {
+	// Thumbprint is that of the key that signed (RFC 7638), as in cnf.jkt.
+	Thumbprint string
+	// Algorithm is the name of the signature's algorithm.
+	Algorithm string
+	// ID is jti, which no other proof by this key may repeat.
+	ID string
+	// IssuedAt is iat: seconds since 1970 by the client's clock, finite.
+	IssuedAt float64
+
+	method string   // htm
+	uri    string   // htu
+	ath    string   // empty: none
+	exp    *float64 // honoured if there, as for any JWT
+	nbf    *float64 // likewise
+}
+
+// Verify parses a proof and verifies its signature with the key that it
+// carries (RFC 9449 §4.3, checks 2 to 7), and that its claims are of the types
+// that they must have (check 3).
+func Verify(compact string, allowed jose.Algorithms) (*Proof, *failure.Failure) {
+	if len(compact) > MaxSize {
+		return nil, failure.New(failure.ProofTooLarge, "the DPoP proof is larger than 8192 bytes")
+	}
+	jws, err := jose.ParseJWS(compact)
+	if err != nil {
+		return nil, failure.New(failure.ProofMalformed,
+			"the DPoP proof is not a JWS in compact serialization", failure.Detail{Name: "error", Value: err})
+	}
+	algorithm, f := checkHeader(jws.Header, allowed)
+	if f != nil {
+		return nil, f
+	}
+	key, f := parseKey(jws.Header)
+	if f != nil {
+		return nil, f
+	}
+	if !algorithm.Fits(key) {
+		return nil, failure.New(failure.ProofKey, "the jwk of the DPoP proof is not a key for its alg")
+	}
+	if err := algorithm.Verify(key, jws.Input, jws.Signature); err != nil {
+		return nil, failure.New(failure.ProofSignature, "the signature of the DPoP proof does not verify with its jwk")
+	}
+	p, f := parseClaims(jws.Claims)
+	if f != nil {
+		return nil, f
+	}
+	p.Thumbprint, p.Algorithm = key.Thumbprint, algorithm.Name
+	return p, nil
+}
+
+// checkHeader does checks 4 and 5: typ, and an asymmetric algorithm that is allowed.
+func checkHeader(header jose.Object, allowed jose.Algorithms) (*jose.Algorithm, *failure.Failure) {
+	typ, _ := header.Get("typ")
+	if text, ok := typ.Text(); !ok || !jose.MediaTypeIs(text, "dpop+jwt") {
+		return nil, failure.New(failure.ProofType, "the typ of the DPoP proof is not dpop+jwt")
+	}
+	// Each of these changes what is signed or how it must be read (RFC 7515
+	// §4.1.11, RFC 7797, RFC 7516 §4.1.3).
+	for _, name := range []string{"crit", "b64", "zip"} {
+		if header.Has(name) {
+			return nil, failure.New(failure.ProofMalformed, "the DPoP proof has a crit, b64 or zip header, which is not supported")
+		}
+	}
+	alg, _ := header.Get("alg")
+	name, _ := alg.Text()
+	algorithm := allowed.Find(name)
+	if algorithm == nil {
+		return nil, failure.New(failure.ProofAlgorithm,
+			"the alg of the DPoP proof is not one of "+strings.Join(allowed.Names(), " "))
+	}
+	return algorithm, nil
+}
+
+// parseKey does checks 6 and 7 as far as the key: jwk holds a public key.
+func parseKey(header jose.Object) (*jose.Key, *failure.Failure) {
+	value, _ := header.Get("jwk")
+	jwk, ok := value.Object()
+	if !ok {
+		return nil, failure.New(failure.ProofKey, "the DPoP proof has no jwk that is a JSON object")
+	}
+	key, err := jose.ParseKey(jwk)
+	if err != nil {
+		return nil, failure.New(failure.ProofKey,
+			"the jwk of the DPoP proof is not a sound public key", failure.Detail{Name: "error", Value: err})
+	}
+	return key, nil
+}
+
+// parseClaims does check 3: the claims that must be there are, and of their types.
+func parseClaims(claims jose.Object) (*Proof, *failure.Failure) {
+	p := new(Proof)
+	var f *failure.Failure
+	if p.ID, f = text(claims, "jti"); f != nil {
+		return nil, f
+	}
+	if p.ID == "" || len(p.ID) > maxJTI {
+		return nil, failure.New(failure.ProofClaims, "the jti of the DPoP proof is not of 1 to 512 bytes")
+	}
+	if p.method, f = text(claims, "htm"); f != nil {
+		return nil, f
+	}
+	if p.uri, f = text(claims, "htu"); f != nil {
+		return nil, f
+	}
+	iat, f := number(claims, "iat")
+	if f != nil {
+		return nil, f
+	}
+	if iat == nil {
+		return nil, failure.New(failure.ProofClaims, "the DPoP proof has no iat")
+	}
+	p.IssuedAt = *iat
+	if p.exp, f = number(claims, "exp"); f != nil {
+		return nil, f
+	}
+	if p.nbf, f = number(claims, "nbf"); f != nil {
+		return nil, f
+	}
+	if ath, ok := claims.Get("ath"); ok {
+		if p.ath, ok = ath.Text(); !ok || p.ath == "" {
+			return nil, failure.New(failure.ProofToken, "the ath of the DPoP proof is not a string")
+		}
+	}
+	return p, nil
+}
+
+func text(claims jose.Object, name string) (string, *failure.Failure) {
+	value, _ := claims.Get(name)
+	s, ok := value.Text()
+	if !ok {
+		return "", failure.New(failure.ProofClaims, "the DPoP proof has no "+name+" that is a string")
+	}
+	return s, nil
+}
+
+// number returns a claim that holds a finite number, or nil if it is not there.
+func number(claims jose.Object, name string) (*float64, *failure.Failure) {
+	value, ok := claims.Get(name)
+	if !ok {
+		return nil, nil
+	}
+	n, ok := value.Number()
+	if !ok {
+		return nil, failure.New(failure.ProofClaims, "the "+name+" of the DPoP proof is not a number")
+	}
+	return &n, nil
+}
+
+// CheckRequest checks that the proof was made for this request: its method, one
+// of its URLs, and its access token as sent (RFC 9449 §4.3, checks 8, 9 and 12).
+func (p *Proof) CheckRequest(method string, urls []URI, token string) *failure.Failure {
+	if f := p.CheckTarget(method, urls); f != nil {
+		return f
+	}
+	if p.ath == "" {
+		return failure.New(failure.ProofToken, "the DPoP proof has no ath")
+	}
+	if p.ath != TokenHash(token) {
+		return failure.New(failure.ProofToken, "the ath of the DPoP proof is not the SHA-256 of the access token sent with it")
+	}
+	return nil
+}
+
+// CheckTarget is CheckRequest for a request without an access token: one for a
+// token.
+func (p *Proof) CheckTarget(method string, urls []URI) *failure.Failure {
+	if p.method != method {
+		return failure.New(failure.ProofMethod, "the htm of the DPoP proof is not the method of the request",
+			failure.Detail{Name: "expected", Value: method}, failure.Detail{Name: "found", Value: p.method})
+	}
+	return p.checkURI(urls)
+}
+
+func (p *Proof) checkURI(urls []URI) *failure.Failure {
+	found, err := ParseURI(p.uri)
+	if err != nil {
+		return failure.New(failure.ProofURL, "the htu of the DPoP proof is not an absolute http or https URI",
+			failure.Detail{Name: "error", Value: err})
+	}
+	for i := range urls {
+		if urls[i] == found {
+			return nil
+		}
+	}
+	expected := make([]string, len(urls))
+	for i := range urls {
+		expected[i] = urls[i].String()
+	}
+	return failure.New(failure.ProofURL, "the htu of the DPoP proof is not the URL of the request as this server is reached",
+		failure.Detail{Name: "expected", Value: strings.Join(expected, " ")}, failure.Detail{Name: "found", Value: found.String()})
+}
+
+// TokenHash returns the ath of a token: the base64url SHA-256 of its text
+// (RFC 9449 §4.2).
+func TokenHash(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// Window is when a proof is accepted by its iat: from now - MaxAge - ClockSkew
+// to now + ClockSkew, both included (RFC 9449 §4.3, check 11).
+type Window struct {
+	MaxAge    time.Duration
+	ClockSkew time.Duration
+}
+
+// CheckTime checks iat against the window. The client's clock error goes to
+// the operator in seconds.
+func (w Window) CheckTime(p *Proof, now time.Time) *failure.Failure {
+	age := seconds(now) - p.IssuedAt
+	skew := w.ClockSkew.Seconds()
+	switch {
+	case age > w.MaxAge.Seconds()+skew:
+		return failure.New(failure.ProofExpired, "the iat of the DPoP proof is too long ago by this server's clock", clockError(-age))
+	case age < -skew:
+		return failure.New(failure.ProofEarly, "the iat of the DPoP proof is in the future by this server's clock", clockError(-age))
+	}
+	return nil
+}
+
+// CheckValidity honours exp and nbf, which a proof need not have, as RFC 7519
+// §4.1.4 and §4.1.5 say.
+func (w Window) CheckValidity(p *Proof, now time.Time) *failure.Failure {
+	skew := w.ClockSkew.Seconds()
+	switch {
+	case p.exp != nil && seconds(now)-skew >= *p.exp:
+		return failure.New(failure.ProofExpired, "the exp of the DPoP proof has passed", clockError(*p.exp-seconds(now)))
+	case p.nbf != nil && seconds(now)+skew < *p.nbf:
+		return failure.New(failure.ProofEarly, "the nbf of the DPoP proof has not come", clockError(*p.nbf-seconds(now)))
+	}
+	return nil
+}
+
+func clockError(seconds float64) failure.Detail {
+	return failure.Detail{Name: "clock_error_seconds", Value: math.Round(seconds*1000) / 1000}
+}
+
+func seconds(t time.Time) float64 {
+	return float64(t.UnixMilli()) / 1000
+}
