@@ -1,0 +1,278 @@
+// Package token verifies JWT access tokens (RFC 7519, RFC 8725, RFC 9068) and
+// their binding to a key (RFC 7800, RFC 9449 §6). It is given the issuer's keys
+// and the time, and calls nobody.
+package token
+
+import (
+	"crypto/subtle"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddy-dpop/caddy-dpop/internal/failure"
+	"github.com/caddy-dpop/caddy-dpop/internal/jose"
+)
+
+// MaxSize bounds an access token, in bytes.
+const MaxSize = 16 << 10
+
+// Parsed is a JWT taken apart. Nothing in it can be trusted yet.
+type Parsed struct {
+	jws       jose.JWS
+	Algorithm string // alg
+	KeyID     string // kid; empty: none
+}
+
+// Parse takes a token apart. It fails for opaque tokens too.
+func Parse(compact string) (*Parsed, *failure.Failure) {
+	jws, err := jose.ParseJWS(compact)
+	if err != nil {
+		return nil, failure.New(failure.TokenMalformed, "the access token is not a JWT",
+			failure.Detail{Name: "error", Value: err})
+	}
+	p := &Parsed{jws: jws}
+	for _, name := range []string{"crit", "b64", "zip"} {
+		if jws.Header.Has(name) {
+			return nil, failure.New(failure.TokenMalformed, "the access token has a crit, b64 or zip header, which is not supported")
+		}
+	}
+	alg, _ := jws.Header.Get("alg")
+	if p.Algorithm, _ = alg.Text(); p.Algorithm == "" {
+		return nil, failure.New(failure.TokenMalformed, "the access token has no alg")
+	}
+	if kid, ok := jws.Header.Get("kid"); ok {
+		if p.KeyID, ok = kid.Text(); !ok {
+			return nil, failure.New(failure.TokenMalformed, "the kid of the access token is not a string")
+		}
+	}
+	return p, nil
+}
+
+// Issuer returns iss as the token states it, to find the issuer whose keys
+// must verify it; empty if there is none.
+func (p *Parsed) Issuer() string {
+	iss, _ := p.jws.Claims.Get("iss")
+	text, _ := iss.Text()
+	return text
+}
+
+// VerifySignature tries the keys in turn. On success the claims are the issuer's.
+func (p *Parsed) VerifySignature(algorithm *jose.Algorithm, keys []*jose.Key) (*Token, *failure.Failure) {
+	for _, key := range keys {
+		if algorithm.Verify(key, p.jws.Input, p.jws.Signature) == nil {
+			return &Token{header: p.jws.Header, Claims: p.jws.Claims}, nil
+		}
+	}
+	return nil, failure.New(failure.TokenSignature, "the signature of the access token does not verify with a key of its issuer")
+}
+
+// Token is an access token whose signature holds.
+type Token struct {
+	header jose.Object
+	Claims jose.Object
+}
+
+// Rules are what one protected resource demands of a token of one issuer.
+type Rules struct {
+	Issuer    string
+	Audiences []string // any one suffices
+	// AnyAudience accepts tokens for other resources, or for none.
+	AnyAudience bool
+	Types       []string // typ accepted; "-" is no typ at all
+	// RFC9068 demands typ at+jwt and every claim of RFC 9068 §2.2.
+	RFC9068   bool
+	ClockSkew time.Duration
+}
+
+// AccessTokenType is the typ of RFC 9068 §2.1.
+const AccessTokenType = "at+jwt"
+
+// NoType stands among the accepted types for a token without typ.
+const NoType = "-"
+
+// Check holds the token against the rules at a time.
+func (t *Token) Check(rules *Rules, now time.Time) *failure.Failure {
+	if iss, _ := t.text("iss"); iss != rules.Issuer {
+		return failure.New(failure.TokenIssuer, "the access token is of an issuer that is not accepted here")
+	}
+	typ, f := t.checkType(rules)
+	if f != nil {
+		return f
+	}
+	if f := t.checkKind(typ); f != nil {
+		return f
+	}
+	if rules.RFC9068 {
+		if f := t.checkProfile(); f != nil {
+			return f
+		}
+	}
+	if f := t.checkTime(rules.ClockSkew, now); f != nil {
+		return f
+	}
+	return t.checkAudience(rules)
+}
+
+// checkType checks the typ header, and returns it.
+func (t *Token) checkType(rules *Rules) (string, *failure.Failure) {
+	typ := NoType
+	if value, ok := t.header.Get("typ"); ok {
+		if typ, ok = value.Text(); !ok || typ == NoType {
+			return "", failure.New(failure.TokenType, "the typ of the access token is not accepted here")
+		}
+	}
+	for _, accepted := range rules.Types {
+		if jose.MediaTypeIs(typ, accepted) {
+			return typ, nil
+		}
+	}
+	return "", failure.New(failure.TokenType, "the typ of the access token is not accepted here",
+		failure.Detail{Name: "expected", Value: strings.Join(rules.Types, " ")}, failure.Detail{Name: "found", Value: typ})
+}
+
+// checkKind refuses a JWT that shows itself to be something else than an access
+// token. RFC 9068 tokens say by their typ that they are one; for the rest it is
+// all that stands between an ID token and the resource (RFC 8725 §3.12).
+func (t *Token) checkKind(typ string) *failure.Failure {
+	if jose.MediaTypeIs(typ, AccessTokenType) {
+		return nil
+	}
+	for _, name := range []string{"at_hash", "c_hash", "events"} {
+		if t.Claims.Has(name) {
+			return failure.New(failure.TokenNotAccessToken, "the token has a claim that shows it to be no access token: "+name)
+		}
+	}
+	kind, _ := t.text("typ")
+	for _, other := range []string{"ID", "Refresh", "Offline", "Logout"} {
+		if strings.EqualFold(kind, other) {
+			return failure.New(failure.TokenNotAccessToken, "the token says of itself that it is no access token, by its typ claim")
+		}
+	}
+	return nil
+}
+
+// checkProfile checks that the claims that RFC 9068 §2.2 requires are there. exp
+// and iss are checked for every token.
+func (t *Token) checkProfile() *failure.Failure {
+	for _, name := range []string{"sub", "client_id", "jti"} {
+		if text, _ := t.text(name); text == "" {
+			return failure.New(failure.TokenClaims, "the access token has no "+name+", which RFC 9068 requires")
+		}
+	}
+	for _, name := range []string{"iat", "aud"} {
+		if !t.Claims.Has(name) {
+			return failure.New(failure.TokenClaims, "the access token has no "+name+", which RFC 9068 requires")
+		}
+	}
+	return nil
+}
+
+// checkTime checks exp, which must be there, nbf and iat, which may be.
+func (t *Token) checkTime(skew time.Duration, now time.Time) *failure.Failure {
+	at, tolerance := float64(now.UnixMilli())/1000, skew.Seconds()
+	exp, ok, f := t.time("exp")
+	if f != nil {
+		return f
+	}
+	if !ok {
+		return failure.New(failure.TokenClaims, "the access token has no exp")
+	}
+	if at-tolerance >= exp {
+		return failure.New(failure.TokenExpired, "the access token has expired", failure.Detail{Name: "expired_seconds_ago", Value: at - exp})
+	}
+	for _, name := range []string{"nbf", "iat"} {
+		from, ok, f := t.time(name)
+		if f != nil {
+			return f
+		}
+		if ok && at+tolerance < from {
+			return failure.New(failure.TokenEarly, "the "+name+" of the access token is in the future by this server's clock",
+				failure.Detail{Name: "seconds_ahead", Value: from - at})
+		}
+	}
+	return nil
+}
+
+func (t *Token) time(name string) (float64, bool, *failure.Failure) {
+	value, ok := t.Claims.Get(name)
+	if !ok {
+		return 0, false, nil
+	}
+	n, ok := value.Number()
+	if !ok {
+		return 0, false, failure.New(failure.TokenClaims, "the "+name+" of the access token is not a number")
+	}
+	return n, true, nil
+}
+
+// checkAudience checks aud: a string, or an array of strings (RFC 7519 §4.1.3).
+func (t *Token) checkAudience(rules *Rules) *failure.Failure {
+	if rules.AnyAudience {
+		return nil
+	}
+	aud, _ := t.Claims.Get("aud")
+	var found []string
+	if one, ok := aud.Text(); ok {
+		found = []string{one}
+	} else if many, ok := aud.Array(); ok {
+		for _, value := range many {
+			if one, ok := value.Text(); ok {
+				found = append(found, one)
+			}
+		}
+	}
+	for _, one := range found {
+		if slices.Contains(rules.Audiences, one) {
+			return nil
+		}
+	}
+	return failure.New(failure.TokenAudience, "the access token is not for this resource: its aud names another, or none",
+		failure.Detail{Name: "expected", Value: strings.Join(rules.Audiences, " ")}, failure.Detail{Name: "found", Value: strings.Join(found, " ")})
+}
+
+func (t *Token) text(name string) (string, bool) {
+	value, _ := t.Claims.Get(name)
+	return value.Text()
+}
+
+// uncheckedConfirmations are the registered confirmation methods (IANA, JWT
+// Confirmation Methods) that are not checked here. A token that carries one
+// beside jkt demands more than would be verified.
+var uncheckedConfirmations = []string{"x5t#S256", "jwk", "jwe", "kid", "jku"}
+
+// CheckBinding checks that the token is bound to the key with the thumbprint,
+// and to nothing else (RFC 9449 §6.1 and §7.1).
+func CheckBinding(claims jose.Object, thumbprint string) *failure.Failure {
+	value, ok := claims.Get("cnf")
+	if !ok {
+		return failure.New(failure.TokenUnbound, "the access token is not bound to a key: it has no cnf")
+	}
+	cnf, ok := value.Object()
+	if !ok {
+		return failure.New(failure.TokenConfirmation, "the cnf of the access token is not a JSON object")
+	}
+	for _, name := range uncheckedConfirmations {
+		if cnf.Has(name) {
+			return failure.New(failure.TokenConfirmation, "the cnf of the access token demands a confirmation that is not supported here")
+		}
+	}
+	value, ok = cnf.Get("jkt")
+	if !ok {
+		return failure.New(failure.TokenUnbound, "the access token is not bound to a DPoP key: its cnf has no jkt")
+	}
+	jkt, ok := value.Text()
+	if !ok || subtle.ConstantTimeCompare([]byte(jkt), []byte(thumbprint)) != 1 {
+		return failure.New(failure.TokenOtherKey, "the access token is bound to another key than that of the DPoP proof",
+			failure.Detail{Name: "found", Value: thumbprint})
+	}
+	return nil
+}
+
+// CheckUnbound checks that a Bearer token is bound to no key at all: one that
+// is must not be used without proof of possession (RFC 9449 §7.2).
+func CheckUnbound(claims jose.Object) *failure.Failure {
+	if claims.Has("cnf") {
+		return failure.New(failure.TokenBound, "the access token is bound to a key and cannot be used as a Bearer token")
+	}
+	return nil
+}
