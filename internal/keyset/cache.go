@@ -1,0 +1,236 @@
+package keyset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/caddy-dpop/caddy-dpop/internal/jose"
+)
+
+// Finder finds the keys to verify a token with.
+type Finder interface {
+	// Find returns the keys to try for a token's kid and alg: none if the issuer
+	// has no such key. An *UnavailableError says that this cannot be told now.
+	Find(ctx context.Context, kid string, algorithm *jose.Algorithm) ([]*jose.Key, error)
+}
+
+// UnavailableError says that keys cannot be had for now.
+type UnavailableError struct {
+	Err        error
+	RetryAfter time.Duration
+}
+
+func (e *UnavailableError) Error() string { return "keys cannot be had: " + e.Err.Error() }
+
+// Unwrap returns why keys cannot be had.
+func (e *UnavailableError) Unwrap() error { return e.Err }
+
+const (
+	// maxStale is how long a set serves while it cannot be refreshed.
+	maxStale = 24 * time.Hour
+	// maxWait is how long requests wait for the refresh of a set that nobody
+	// used for so long that it went stale. It goes on without them.
+	maxWait = time.Second
+	// missInterval is the least time between fetches for unknown key ids.
+	missInterval = 10 * time.Second
+	// maxAbsent bounds the memory of key ids that a fetch has shown absent.
+	maxAbsent = 1000
+	// Pauses after failures: the first, doubled each time, up to the last.
+	firstPause = time.Second
+	lastPause  = 30 * time.Second
+)
+
+// Cache keeps the set of one source. It fetches when keys are first asked for,
+// once for all who wait, and before the set goes stale. There is nothing to
+// stop but the fetch under way: see Close.
+type Cache struct {
+	source Source
+	now    func() time.Time
+	ctx    context.Context // of fetches, which no request's end may cancel
+	cancel context.CancelFunc
+
+	mu        sync.Mutex
+	set       *Set // nil: none yet
+	fetchedAt time.Time
+	fresh     time.Duration
+	flight    *flight // nil: none under way
+	failures  int     // in a row
+	lastErr   error
+	retryAt   time.Time // no fetch before, after failures
+	missAt    time.Time // when the last fetch for an unknown kid began
+	absent    map[string]struct{}
+}
+
+// flight is one fetch, which all who want it wait for.
+type flight struct {
+	done chan struct{}
+	err  error // to be read after done
+}
+
+// NewCache returns an empty cache in front of the source.
+func NewCache(source Source) *Cache {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Cache{source: source, now: time.Now, ctx: ctx, cancel: cancel, absent: make(map[string]struct{})}
+}
+
+// Close cancels the fetch under way, if any.
+func (c *Cache) Close() { c.cancel() }
+
+// Find implements Finder.
+func (c *Cache) Find(ctx context.Context, kid string, algorithm *jose.Algorithm) ([]*jose.Key, error) {
+	set, fetched, err := c.usable(ctx)
+	if err != nil {
+		return nil, err
+	}
+	keys, known := set.find(kid, algorithm)
+	if known || fetched {
+		return keys, nil
+	}
+	return c.findUnknown(ctx, kid, algorithm)
+}
+
+// usable returns a set that may serve, and whether it was fetched since the
+// call began.
+func (c *Cache) usable(ctx context.Context) (set *Set, fetched bool, err error) {
+	c.mu.Lock()
+	now := c.now()
+	age := now.Sub(c.fetchedAt)
+	if c.set == nil || age >= maxStale {
+		set, fetched, err = c.first(ctx, now)
+		c.mu.Unlock()
+		return set, fetched, err
+	}
+	if age >= c.fresh*4/5 && !now.Before(c.retryAt) {
+		c.start()
+	}
+	set = c.set
+	f := c.flight
+	// Traffic refreshes a set before its time. One past it was not used for a
+	// while, and may hold keys withdrawn since: worth a short wait, unless the
+	// source is known to be failing.
+	wait := f != nil && age >= c.fresh && c.failures == 0
+	c.mu.Unlock()
+	if !wait {
+		return set, false, nil
+	}
+	timer := time.NewTimer(maxWait)
+	defer timer.Stop()
+	select {
+	case <-f.done:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.set, c.set != set, nil
+}
+
+// first fetches the set when there is none that may serve. It is called with
+// the lock held, and returns so.
+func (c *Cache) first(ctx context.Context, now time.Time) (*Set, bool, error) {
+	if c.flight == nil && now.Before(c.retryAt) {
+		return nil, false, &UnavailableError{c.lastErr, c.retryAt.Sub(now)}
+	}
+	if err := c.await(ctx, c.start()); err != nil {
+		return nil, false, &UnavailableError{err, firstPause}
+	}
+	return c.set, true, nil
+}
+
+var errNotYet = errors.New("the key id is unknown, and was looked up too recently to do it again")
+
+// findUnknown looks a kid up that the set does not hold, if it is time to.
+func (c *Cache) findUnknown(ctx context.Context, kid string, algorithm *jose.Algorithm) ([]*jose.Key, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.now()
+	pause := max(missInterval-now.Sub(c.missAt), c.retryAt.Sub(now))
+	if c.flight == nil && pause > 0 {
+		if _, ok := c.absent[kid]; ok {
+			return nil, nil
+		}
+		return nil, &UnavailableError{errNotYet, pause}
+	}
+	if c.flight == nil {
+		c.missAt = now
+	}
+	if err := c.await(ctx, c.start()); err != nil {
+		return nil, &UnavailableError{err, firstPause}
+	}
+	keys, known := c.set.find(kid, algorithm)
+	if !known {
+		c.remember(kid)
+	}
+	return keys, nil
+}
+
+// remember notes that a fetch has shown a kid absent. One of many is let go to
+// make room: its next token is looked up again, or asked to wait.
+func (c *Cache) remember(kid string) {
+	if len(c.absent) >= maxAbsent {
+		for other := range c.absent {
+			delete(c.absent, other)
+			break
+		}
+	}
+	c.absent[kid] = struct{}{}
+}
+
+// await waits for a flight, without the lock that its caller holds.
+func (c *Cache) await(ctx context.Context, f *flight) error {
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	select {
+	case <-f.done:
+		return f.err
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for keys: %w", ctx.Err())
+	}
+}
+
+// start begins a fetch unless one is under way, and returns it. It is called
+// with the lock held.
+func (c *Cache) start() *flight {
+	if c.flight != nil {
+		return c.flight
+	}
+	f := &flight{done: make(chan struct{})}
+	c.flight = f
+	go func() {
+		defer close(f.done)
+		set, fresh, err := c.source(c.ctx)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.flight, f.err, c.lastErr = nil, err, err
+		now := c.now()
+		if err != nil {
+			c.retryAt = now.Add(min(firstPause<<min(c.failures, 5), lastPause))
+			c.failures++
+			return
+		}
+		c.set, c.fresh, c.fetchedAt = set, fresh, now
+		c.failures, c.retryAt = 0, time.Time{}
+	}()
+	return f
+}
+
+// Status is what an operator wants to know of a key set.
+type Status struct {
+	Keys      int       // that can verify tokens
+	FetchedAt time.Time // zero: never
+	Err       error     // of the last fetch
+}
+
+// Status returns the state of the cache.
+func (c *Cache) Status() Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	status := Status{FetchedAt: c.fetchedAt, Err: c.lastErr}
+	if c.set != nil {
+		status.Keys = c.set.Len()
+	}
+	return status
+}

@@ -1,0 +1,111 @@
+// Package keyset finds an issuer's public keys: from a file, from a URL, or from
+// wherever the issuer's metadata says. A set that was good goes on serving while
+// its source fails.
+package keyset
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/lestrrat-go/jwx/v2/jwk"
+
+	"github.com/caddy-dpop/caddy-dpop/internal/jose"
+)
+
+const (
+	// maxSetSize bounds the text of a key set, and of issuer metadata, in bytes.
+	maxSetSize = 512 << 10
+	// maxKeys bounds the keys of a set.
+	maxKeys = 100
+	// maxCandidates is how many keys a token without kid is tried against.
+	maxCandidates = 4
+)
+
+// Set is a JWK Set (RFC 7517 §5), reduced to the keys that can verify tokens.
+type Set struct {
+	keys []setKey
+}
+
+type setKey struct {
+	id        string
+	algorithm string // alg; empty: any that fits
+	key       *jose.Key
+}
+
+// Len returns how many keys of the set can verify tokens.
+func (s *Set) Len() int { return len(s.keys) }
+
+// Parse reads a JWK Set. Keys that are not for verifying signatures, are too
+// weak, or are not understood are skipped, as RFC 7517 §5 advises: the next
+// kind of key to be invented must not cut off the ones in use.
+func Parse(text []byte) (*Set, error) {
+	if len(text) > maxSetSize {
+		return nil, fmt.Errorf("key set larger than %d bytes", maxSetSize)
+	}
+	document, err := jose.ParseObject(text)
+	if err != nil {
+		return nil, fmt.Errorf("key set: %w", err)
+	}
+	value, _ := document.Get("keys")
+	elements, ok := value.Array()
+	if !ok {
+		return nil, errors.New("key set: no array called keys")
+	}
+	if len(elements) > maxKeys {
+		return nil, fmt.Errorf("key set of more than %d keys", maxKeys)
+	}
+	set := new(Set)
+	for _, element := range elements {
+		if key, ok := parseKey(element); ok {
+			set.keys = append(set.keys, key)
+		}
+	}
+	return set, nil
+}
+
+// parseKey reads one key, and reports whether it can verify signatures.
+func parseKey(text jose.Value) (setKey, bool) {
+	parsed, err := jwk.ParseKey(text)
+	if err != nil {
+		return setKey{}, false
+	}
+	if use := parsed.KeyUsage(); use != "" && use != string(jwk.ForSignature) {
+		return setKey{}, false
+	}
+	if ops := parsed.KeyOps(); len(ops) > 0 && !slices.Contains(ops, jwk.KeyOpVerify) {
+		return setKey{}, false
+	}
+	// A private or symmetric key yields another type, which NewKey refuses: a
+	// key that the whole world can read must verify nothing.
+	var public any
+	if err := parsed.Raw(&public); err != nil {
+		return setKey{}, false
+	}
+	key, err := jose.NewKey(public)
+	if err != nil {
+		return setKey{}, false
+	}
+	return setKey{parsed.KeyID(), parsed.Algorithm().String(), key}, true
+}
+
+// find returns the keys to try for a token's kid and alg. Without kid it is the
+// first few keys that fit; with it, all that have it and fit. Known reports
+// whether the set answers the question: it holds the kid, or some key that fits.
+func (s *Set) find(kid string, algorithm *jose.Algorithm) (keys []*jose.Key, known bool) {
+	for i := range s.keys {
+		k := &s.keys[i]
+		if kid != "" && k.id != kid {
+			continue
+		}
+		known = known || kid != ""
+		if !algorithm.Fits(k.key) || !algorithm.Named(k.algorithm) {
+			continue
+		}
+		known = true
+		if keys = append(keys, k.key); len(keys) == maxCandidates {
+			break
+		}
+	}
+	return keys, known
+}
