@@ -1,0 +1,153 @@
+// Package devissuer is an authorization server for development and tests: it
+// gives DPoP-bound access tokens to whoever asks (RFC 6749 §4.4, RFC 9449 §5).
+// It authenticates no one, and must never face a network.
+package devissuer
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/caddy-dpop/caddy-dpop/internal/failure"
+	"github.com/caddy-dpop/caddy-dpop/internal/jose"
+	"github.com/caddy-dpop/caddy-dpop/internal/proof"
+)
+
+// Issuer is a development issuer that listens on the loopback interface.
+type Issuer struct {
+	// URL is the issuer's identifier, and where it is.
+	URL string
+	// Key signs the tokens.
+	Key *jose.PrivateKey
+	// Audience is the aud of the tokens that the token endpoint gives.
+	Audience string
+
+	server *http.Server
+}
+
+const (
+	keyID    = "development"
+	lifetime = 5 * time.Minute
+)
+
+// Start makes a key for the algorithm, and serves on a free port.
+func Start(algorithm *jose.Algorithm, audience string) (*Issuer, error) {
+	key, err := jose.Generate(algorithm)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	i := &Issuer{URL: "http://" + listener.Addr().String(), Key: key, Audience: audience}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /.well-known/oauth-authorization-server", i.metadata)
+	mux.HandleFunc("GET /jwks", i.jwks)
+	mux.HandleFunc("POST /token", i.token)
+	i.server = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	go func() { _ = i.server.Serve(listener) }()
+	return i, nil
+}
+
+// Stop ends the server.
+func (i *Issuer) Stop() { _ = i.server.Close() }
+
+// metadata is RFC 8414 §3, with the DPoP part of RFC 9449 §5.1.
+func (i *Issuer) metadata(w http.ResponseWriter, _ *http.Request) {
+	answer(w, http.StatusOK, map[string]any{
+		"issuer":                                i.URL,
+		"jwks_uri":                              i.URL + "/jwks",
+		"token_endpoint":                        i.URL + "/token",
+		"response_types_supported":              []string{},
+		"grant_types_supported":                 []string{"client_credentials"},
+		"token_endpoint_auth_methods_supported": []string{"none"},
+		"dpop_signing_alg_values_supported":     jose.AllAlgorithms().Names(),
+	})
+}
+
+func (i *Issuer) jwks(w http.ResponseWriter, _ *http.Request) {
+	answer(w, http.StatusOK, map[string]any{"keys": []any{i.jwk()}})
+}
+
+// jwk returns the public key with what names it and its use.
+func (i *Issuer) jwk() map[string]any {
+	jwk := make(map[string]any)
+	_ = json.Unmarshal(i.Key.Public, &jwk) // made by jose, of an object
+	jwk["kid"], jwk["alg"], jwk["use"] = keyID, i.Key.Algorithm.Name, "sig"
+	return jwk
+}
+
+// token gives a token bound to the key of the request's proof; without a proof,
+// an unbound one.
+func (i *Issuer) token(w http.ResponseWriter, r *http.Request) {
+	client := r.PostFormValue("client_id")
+	if r.PostFormValue("grant_type") != "client_credentials" || client == "" {
+		answer(w, http.StatusBadRequest, map[string]any{"error": "invalid_request"})
+		return
+	}
+	claims := i.Claims(client)
+	tokenType := failure.Bearer
+	if field := r.Header.Get("DPoP"); field != "" {
+		jkt, f := i.thumbprint(field, r.Method)
+		if f != nil {
+			answer(w, http.StatusBadRequest, map[string]any{"error": "invalid_dpop_proof", "error_description": f.Description})
+			return
+		}
+		claims["cnf"] = map[string]any{"jkt": jkt}
+		tokenType = failure.DPoP
+	}
+	token, err := i.Sign(claims)
+	if err != nil {
+		answer(w, http.StatusInternalServerError, map[string]any{"error": "server_error"})
+		return
+	}
+	answer(w, http.StatusOK, map[string]any{
+		"access_token": token, "token_type": tokenType, "expires_in": int(lifetime.Seconds()),
+	})
+}
+
+func (i *Issuer) thumbprint(field, method string) (string, *failure.Failure) {
+	p, f := proof.Verify(field, jose.AllAlgorithms())
+	if f != nil {
+		return "", f
+	}
+	endpoint, err := proof.ParseURI(i.URL + "/token")
+	if err != nil {
+		return "", failure.New(failure.RequestMalformed, "the issuer has no URL")
+	}
+	if f := p.CheckTarget(method, []proof.URI{endpoint}); f != nil {
+		return "", f
+	}
+	window := proof.Window{MaxAge: time.Minute, ClockSkew: 10 * time.Second}
+	return p.Thumbprint, window.CheckTime(p, time.Now())
+}
+
+// Claims returns the claims of a good token for a client (RFC 9068 §2.2), as yet
+// without cnf.
+func (i *Issuer) Claims(client string) map[string]any {
+	now := time.Now()
+	return map[string]any{
+		"iss":       i.URL,
+		"aud":       i.Audience,
+		"sub":       client,
+		"client_id": client,
+		"iat":       now.Unix(),
+		"exp":       now.Add(lifetime).Unix(),
+		"jti":       rand.Text(),
+	}
+}
+
+// Sign makes a token of claims, with the type of RFC 9068.
+func (i *Issuer) Sign(claims map[string]any) (string, error) {
+	return i.Key.Sign(map[string]any{"typ": "at+jwt", "kid": keyID}, claims)
+}
+
+func answer(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // a client that has gone needs no answer
+}
