@@ -1,0 +1,320 @@
+package caddydpop
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func init() {
+	httpcaddyfile.RegisterHandlerDirective("dpop", parseCaddyfile)
+	// Before everything that uses credentials or sends them on.
+	httpcaddyfile.RegisterDirectiveOrder("dpop", httpcaddyfile.Before, "basic_auth")
+}
+
+func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	handler := new(Handler)
+	err := handler.UnmarshalCaddyfile(h.Dispenser)
+	return handler, err
+}
+
+// UnmarshalCaddyfile sets the handler up from Caddyfile tokens. Syntax:
+//
+//	dpop [<matcher>] [strict|optional|report] {
+//	    mode strict|optional|report
+//	    issuer <url> {
+//	        audience      <value...>
+//	        discovery_url <url>
+//	        jwks_url      <url>
+//	        jwks_file     <path>
+//	        algorithms    <alg...>
+//	        token_types   <typ...>
+//	        profile       rfc9068
+//	        allow_http
+//	        ca            <pem file...>
+//	        timeout       <duration>
+//	    }
+//	    audience   <value...>
+//	    clock_skew <duration>
+//	    proof {
+//	        algorithms <alg...>
+//	        max_age    <duration>
+//	    }
+//	    replay memory|off {
+//	        max_entries <n>
+//	    }
+//	    public_url     <base-url...>
+//	    forwarded_host
+//	    upstream_token bearer|dpop|none
+//	    claim_header   <header> <path>
+//	    realm          <name>
+//	    name           <name>
+//	}
+//
+// Every setting but issuer and claim_header may stand once. The fields of
+// Handler and Issuer say what the settings mean.
+func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	b := newBlock(d)
+	if d.NextArg() {
+		h.Mode = Mode(d.Val())
+		b.note("mode")
+		b.seen["mode"] = true
+		if d.NextArg() {
+			return d.ArgErr()
+		}
+	}
+	err := b.each(map[string]func() error{
+		"mode":           func() error { return b.text((*string)(&h.Mode)) },
+		"issuer":         func() error { return h.unmarshalIssuer(b) },
+		"audience":       func() error { return b.list(&h.Audiences) },
+		"clock_skew":     func() error { return b.duration(&h.ClockSkew) },
+		"proof":          func() error { return h.Proof.unmarshal(b) },
+		"replay":         func() error { return h.unmarshalReplay(b) },
+		"public_url":     func() error { return b.list(&h.PublicURLs) },
+		"forwarded_host": func() error { return b.flag(&h.ForwardedHost) },
+		"upstream_token": func() error { return b.text((*string)(&h.UpstreamToken)) },
+		"claim_header":   func() error { return h.unmarshalClaimHeader(b) },
+		"realm":          func() error { return b.text(&h.Realm) },
+		"name":           func() error { return b.text(&h.Name) },
+	}, "issuer", "claim_header")
+	if err != nil {
+		return err
+	}
+	return b.locate(checker{adapting: true}.handler(h))
+}
+
+func (h *Handler) unmarshalIssuer(b *block) error {
+	issuer := new(Issuer)
+	path := fmt.Sprintf("issuers[%d]", len(h.Issuers))
+	h.Issuers = append(h.Issuers, issuer)
+	if err := b.text(&issuer.Issuer); err != nil {
+		return err
+	}
+	inner := b.within(path)
+	inner.note("issuer")
+	return inner.each(map[string]func() error{
+		"audience":      func() error { return inner.list(&issuer.Audiences) },
+		"discovery_url": func() error { return inner.text(&issuer.DiscoveryURL) },
+		"jwks_url":      func() error { return inner.text(&issuer.JWKSURL) },
+		"jwks_file":     func() error { return inner.text(&issuer.JWKSFile) },
+		"algorithms":    func() error { return inner.list(&issuer.Algorithms) },
+		"token_types":   func() error { return inner.list(&issuer.TokenTypes) },
+		"profile":       func() error { return inner.text(&issuer.Profile) },
+		"allow_http":    func() error { return inner.flag(&issuer.AllowHTTP) },
+		"ca":            func() error { return inner.list(&issuer.CAFiles) },
+		"timeout":       func() error { return inner.positive(&issuer.Timeout) },
+	})
+}
+
+func (p *Proof) unmarshal(b *block) error {
+	inner := b.within("proof")
+	if err := inner.noArguments(); err != nil {
+		return err
+	}
+	return inner.each(map[string]func() error{
+		"algorithms": func() error { return inner.list(&p.Algorithms) },
+		"max_age":    func() error { return inner.positive(&p.MaxAge) },
+	})
+}
+
+func (h *Handler) unmarshalReplay(b *block) error {
+	if !b.d.NextArg() {
+		return b.d.ArgErr()
+	}
+	const namespace = "dpop.replay"
+	store := b.d.Val()
+	if _, err := caddy.GetModule(namespace + "." + store); err != nil {
+		var known []string
+		for _, module := range caddy.GetModules(namespace) {
+			known = append(known, module.ID.Name())
+		}
+		return b.d.Errf("replay: unknown store '%s': there are %s", store, strings.Join(known, ", "))
+	}
+	module, err := caddyfile.UnmarshalModule(b.d, namespace+"."+store)
+	if err != nil {
+		return err
+	}
+	h.ReplayRaw = caddyconfig.JSONModuleObject(module, "store", store, nil)
+	return nil
+}
+
+func (h *Handler) unmarshalClaimHeader(b *block) error {
+	var header ClaimHeader
+	if !b.d.AllArgs(&header.Header, &header.Path) {
+		return b.d.ArgErr()
+	}
+	b.note(fmt.Sprintf("claim_headers[%d]", len(h.ClaimHeaders)))
+	h.ClaimHeaders = append(h.ClaimHeaders, header)
+	return nil
+}
+
+// block reads the settings of one block, and notes where they stand.
+type block struct {
+	d     *caddyfile.Dispenser
+	path  string                     // JSON path of the block
+	lines map[string]caddyfile.Token // by JSON path, of the whole directive
+	seen  map[string]bool            // settings of this block
+}
+
+// newBlock begins at the name of a directive, or of a module.
+func newBlock(d *caddyfile.Dispenser) *block {
+	d.Next()
+	return &block{d: d, lines: map[string]caddyfile.Token{"": d.Token()}, seen: make(map[string]bool)}
+}
+
+// within returns the block that follows, whose settings are at the JSON path.
+func (b *block) within(path string) *block {
+	b.lines[path] = b.d.Token()
+	return &block{d: b.d, path: path, lines: b.lines, seen: make(map[string]bool)}
+}
+
+// note remembers that a setting stands at the current token.
+func (b *block) note(setting string) {
+	if b.path != "" {
+		setting = b.path + "." + setting
+	}
+	b.lines[setting] = b.d.Token()
+}
+
+// jsonNames are the JSON names of settings that are called otherwise here.
+var jsonNames = map[string]string{
+	"audience":     "audiences",
+	"ca":           "ca_files",
+	"claim_header": "claim_headers",
+	"issuer":       "issuers",
+	"public_url":   "public_urls",
+}
+
+// each reads the block's settings. Unknown ones are errors, and so are repeated
+// ones but for those named.
+func (b *block) each(settings map[string]func() error, repeatable ...string) error {
+	for nesting := b.d.Nesting(); b.d.NextBlock(nesting); {
+		name := b.d.Val()
+		read, ok := settings[name]
+		if !ok {
+			return b.d.Errf("unknown setting '%s'", name)
+		}
+		if b.seen[name] {
+			return b.d.Errf("setting '%s' is repeated", name)
+		}
+		b.seen[name] = !slices.Contains(repeatable, name)
+		b.note(orDefault(jsonNames[name], name))
+		if err := read(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *block) noArguments() error {
+	if b.d.NextArg() {
+		return b.d.ArgErr()
+	}
+	return nil
+}
+
+func (b *block) text(value *string) error {
+	name := b.d.Val()
+	if !b.d.AllArgs(value) {
+		return b.d.ArgErr()
+	}
+	if *value == "" {
+		return b.d.Errf("%s: an empty value", name)
+	}
+	return nil
+}
+
+func (b *block) list(values *[]string) error {
+	name := b.d.Val()
+	*values = b.d.RemainingArgs()
+	if len(*values) == 0 {
+		return b.d.ArgErr()
+	}
+	for _, value := range *values {
+		if value == "" {
+			return b.d.Errf("%s: an empty value", name)
+		}
+	}
+	return nil
+}
+
+func (b *block) flag(value *bool) error {
+	*value = true
+	return b.noArguments()
+}
+
+func (b *block) count(value *int) error {
+	name := b.d.Val()
+	var text string
+	if err := b.text(&text); err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		return b.d.Errf("%s: '%s' is not a whole number from 1 on", name, text)
+	}
+	*value = n
+	return nil
+}
+
+func (b *block) duration(value **caddy.Duration) error {
+	name := b.d.Val()
+	var text string
+	if err := b.text(&text); err != nil {
+		return err
+	}
+	d, err := caddy.ParseDuration(text)
+	if err != nil {
+		return b.d.Errf("%s: '%s' is not a duration", name, text)
+	}
+	*value = (*caddy.Duration)(&d)
+	return nil
+}
+
+// positive reads a duration for which zero would mean the default.
+func (b *block) positive(value *caddy.Duration) error {
+	name := b.d.Val()
+	var d *caddy.Duration
+	if err := b.duration(&d); err != nil {
+		return err
+	}
+	if *d <= 0 {
+		return b.d.Errf("%s: must be more than zero", name)
+	}
+	*value = *d
+	return nil
+}
+
+// locate adds to an error about a setting where the setting stands: itself, or
+// the nearest of what contains it.
+func (b *block) locate(err error) error {
+	var wrong *settingError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	path := wrong.path
+	token, ok := b.lines[path]
+	for !ok {
+		path = path[:max(strings.LastIndexAny(path, ".["), 0)]
+		token, ok = b.lines[path]
+	}
+	name := wrong.path[strings.LastIndexByte(wrong.path, '.')+1:]
+	name, _, _ = strings.Cut(name, "[")
+	for caddyfileName, jsonName := range jsonNames {
+		if jsonName == name {
+			name = caddyfileName
+		}
+	}
+	return fmt.Errorf("%s: %w, at %s:%d", name, wrong.err, token.File, token.Line)
+}
+
+// Interface guards
+var _ caddyfile.Unmarshaler = (*Handler)(nil)

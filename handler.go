@@ -1,0 +1,56 @@
+package caddydpop
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-dpop/caddy-dpop/internal/failure"
+)
+
+// ServeHTTP implements caddyhttp.MiddlewareHandler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	req := arrived(r)
+	req.verdict = verdict{handler: h.name}
+	// Whatever becomes of the request, error routes included, what an upstream
+	// takes for claims of the token must not come from the client.
+	h.removeClaimHeaders(r.Header)
+
+	granted, f := h.verify(r.Context(), req)
+	switch {
+	case f == nil:
+		h.conclude(r, req, accepted, nil)
+		req.user = granted
+		h.rewrite(r.Header, req, granted)
+		if h.upstream == UpstreamDPoP {
+			return next.ServeHTTP(w, r)
+		}
+		tw := &translator{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, challenger: &h.challenger, used: granted.scheme}
+		err := next.ServeHTTP(tw, r)
+		tw.translate() // error routes may send what the upstream has set
+		return err
+	case h.mode == ModeReport:
+		h.conclude(r, req, reported, f)
+		return next.ServeHTTP(w, r)
+	default:
+		h.conclude(r, req, refused, f)
+		req.user = nil
+		return h.refuse(w, req, f)
+	}
+}
+
+// refuse answers by Caddy's error routes: the headers that are set here survive
+// them (RFC 9449 §7.1, RFC 6750 §3).
+func (h *Handler) refuse(w http.ResponseWriter, req *request, f *failure.Failure) error {
+	header := w.Header()
+	header.Set("Cache-Control", "no-store")
+	header.Del("WWW-Authenticate")
+	for _, challenge := range h.challenger.Challenges(f, req.verdict.scheme) {
+		header.Add("WWW-Authenticate", challenge)
+	}
+	if f.Passing() {
+		header.Set("Retry-After", strconv.Itoa(f.RetryAfter))
+	}
+	return caddyhttp.Error(f.Status(), f)
+}

@@ -1,0 +1,194 @@
+package caddydpop
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-dpop/caddy-dpop/internal/jose"
+	"github.com/caddy-dpop/caddy-dpop/internal/keyset"
+	"github.com/caddy-dpop/caddy-dpop/internal/token"
+)
+
+// Issuer is an authorization server whose access tokens are accepted.
+type Issuer struct {
+	// The exact value of `iss` in its tokens: a URL. Unless a source of keys is
+	// given, the issuer's metadata is looked for below it: as RFC 8414 says, then
+	// as OpenID Connect Discovery does.
+	Issuer string `json:"issuer"`
+
+	// Like the handler's `audiences`, which these replace for this issuer.
+	Audiences []string `json:"audiences,omitempty"`
+
+	// Where the issuer's metadata is, if not at a well-known place.
+	DiscoveryURL string `json:"discovery_url,omitempty"`
+
+	// Where the issuer's keys are (a JWK Set). Then there is no discovery.
+	JWKSURL string `json:"jwks_url,omitempty"`
+
+	// A local file with the issuer's keys (a JWK Set). It is read again when it changes.
+	JWKSFile string `json:"jwks_file,omitempty"`
+
+	// The algorithms of token signatures that are accepted. Default: every `RS*`,
+	// `PS*` and `ES*`, `EdDSA` and `Ed25519`.
+	Algorithms []string `json:"algorithms,omitempty"`
+
+	// The values of the `typ` header that are accepted; case and an `application/`
+	// prefix do not matter, and `-` is a token without `typ`. Default: `at+jwt`,
+	// `JWT` and `-`.
+	TokenTypes []string `json:"token_types,omitempty"`
+
+	// `rfc9068` demands the `typ` at+jwt, and every claim that RFC 9068 requires.
+	Profile string `json:"profile,omitempty"`
+
+	// Allows plain HTTP to this issuer off the loopback interface: whoever is on
+	// the way can then choose whose tokens are good.
+	AllowHTTP bool `json:"allow_http,omitempty"`
+
+	// Files with the roots (PEM) to trust for this issuer's TLS, in place of the system's.
+	CAFiles []string `json:"ca_files,omitempty"`
+
+	// For each call to the issuer. Default: `5s`.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+}
+
+const (
+	defaultIssuerTimeout = 5 * time.Second
+	profileRFC9068       = "rfc9068"
+	anyAudience          = "*"
+)
+
+var defaultTokenTypes = []string{token.AccessTokenType, "JWT", token.NoType}
+
+// issuer is an Issuer as requests need it.
+type issuer struct {
+	rules      token.Rules
+	algorithms jose.Algorithms
+	keys       keyset.Finder
+}
+
+// provisionIssuer makes an issuer of checked settings.
+func (h *Handler) provisionIssuer(check checker, config *Issuer, settings *Handler) (*issuer, error) {
+	iss := new(issuer)
+	var err error
+	if iss.algorithms, err = check.algorithms(config.Algorithms, jose.AllAlgorithms().Names()); err != nil {
+		return nil, &settingError{"algorithms", err}
+	}
+	audiences := config.Audiences
+	if len(audiences) == 0 {
+		audiences = settings.Audiences
+	}
+	iss.rules = token.Rules{
+		Issuer:      config.Issuer,
+		Audiences:   audiences,
+		AnyAudience: audiences[0] == anyAudience,
+		Types:       config.tokenTypes(),
+		RFC9068:     config.Profile == profileRFC9068,
+		ClockSkew:   settings.clockSkew(),
+	}
+	iss.keys, err = h.provisionKeys(config)
+	return iss, err
+}
+
+// tokenTypes returns the accepted types without the prefix that does not matter.
+func (i *Issuer) tokenTypes() []string {
+	if i.Profile == profileRFC9068 {
+		return []string{token.AccessTokenType}
+	}
+	if len(i.TokenTypes) == 0 {
+		return defaultTokenTypes
+	}
+	types := make([]string, len(i.TokenTypes))
+	for n, typ := range i.TokenTypes {
+		types[n] = jose.TrimMediaType(typ)
+	}
+	return types
+}
+
+// keySets holds the key sets of all handlers, so that they survive reloads.
+var keySets = caddy.NewUsagePool()
+
+// keySetID is all that a key set belongs to: trust must not mix.
+type keySetID struct {
+	issuer       string
+	jwksURL      string
+	discoveryURL string
+	roots        string // hash of the PEM files' content; empty: the system's
+	allowHTTP    bool
+	timeout      time.Duration
+}
+
+// sharedKeySet is a key set in the pool.
+type sharedKeySet struct {
+	*keyset.Cache
+	client *keyset.Client
+}
+
+// Destruct ends the key set when the last handler lets go of it.
+func (s *sharedKeySet) Destruct() error {
+	s.Close()
+	s.client.CloseIdle()
+	return nil
+}
+
+// provisionKeys returns where the issuer's keys come from. Only files are read.
+func (h *Handler) provisionKeys(config *Issuer) (keyset.Finder, error) {
+	if config.JWKSFile != "" {
+		file, err := keyset.NewFile(config.JWKSFile)
+		if err != nil {
+			return nil, &settingError{"jwks_file", err}
+		}
+		return file, nil
+	}
+	roots, rootsID, err := readRoots(config.CAFiles)
+	if err != nil {
+		return nil, &settingError{"ca_files", err}
+	}
+	id := keySetID{
+		issuer:       config.Issuer,
+		jwksURL:      config.JWKSURL,
+		discoveryURL: config.DiscoveryURL,
+		roots:        rootsID,
+		allowHTTP:    config.AllowHTTP,
+		timeout:      orDefault(time.Duration(config.Timeout), defaultIssuerTimeout),
+	}
+	shared, _, err := keySets.LoadOrNew(id, func() (caddy.Destructor, error) {
+		client := keyset.NewClient(roots, id.allowHTTP, id.timeout)
+		source := keyset.FromIssuer(client, id.issuer, id.discoveryURL)
+		if id.jwksURL != "" {
+			source = keyset.FromURL(client, id.jwksURL)
+		}
+		return &sharedKeySet{keyset.NewCache(source), client}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	h.cleanup = append(h.cleanup, func() { _, _ = keySets.Delete(id) })
+	return shared.(*sharedKeySet), nil
+}
+
+// readRoots reads PEM files into one pool, and hashes what they hold. Without
+// files the pool is nil, which is the system's.
+func readRoots(files []string) (*x509.CertPool, string, error) {
+	if len(files) == 0 {
+		return nil, "", nil
+	}
+	pool, hash := x509.NewCertPool(), sha256.New()
+	for _, name := range files {
+		pem, err := os.ReadFile(name)
+		if err != nil {
+			return nil, "", err
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, "", fmt.Errorf("%s: no certificate in PEM", name)
+		}
+		hash.Write(bytes.TrimSpace(pem))
+	}
+	return pool, hex.EncodeToString(hash.Sum(nil)), nil
+}

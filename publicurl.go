@@ -1,0 +1,97 @@
+package caddydpop
+
+import (
+	"strings"
+
+	"github.com/caddy-dpop/caddy-dpop/internal/failure"
+	"github.com/caddy-dpop/caddy-dpop/internal/proof"
+)
+
+// publicURLs returns the URLs by which clients may know the target of the
+// request, which a proof's htu must be one of. It is step 1: target, authority
+// and forwarded headers that make no sense are refused.
+func (h *Handler) publicURLs(req *request) ([]proof.URI, *failure.Failure) {
+	path, f := targetPath(req)
+	if f != nil {
+		return nil, f
+	}
+	if len(h.bases) > 0 {
+		urls := make([]proof.URI, len(h.bases))
+		for i, base := range h.bases {
+			urls[i] = proof.URI{Scheme: base.Scheme, Authority: base.Authority, Path: base.Path + path}
+		}
+		return urls, nil
+	}
+	scheme, f := req.scheme()
+	if f != nil {
+		return nil, f
+	}
+	host := req.host
+	if h.ForwardedHost && req.trusted && len(req.forwardedHost) > 0 {
+		if host, f = single(req.forwardedHost, "X-Forwarded-Host"); f != nil {
+			return nil, f
+		}
+	}
+	authority, err := proof.NormalizeAuthority(scheme, host)
+	if err != nil {
+		return nil, malformed("the authority of the request is not a host and an optional port")
+	}
+	return []proof.URI{{Scheme: scheme, Authority: authority, Path: path}}, nil
+}
+
+// targetPath returns the path of the request's target in normal form. A target
+// without one (RFC 9112 §3.2.3 and §3.2.4) has no URL that a proof could name.
+func targetPath(req *request) (string, *failure.Failure) {
+	if !strings.HasPrefix(req.url.Path, "/") {
+		// RFC 9112 §3.2.2: the absolute form may have an empty path.
+		if req.url.Path != "" || req.url.Host == "" || req.url.Scheme == "" {
+			return "", malformed("the request target is not a path or an absolute URI")
+		}
+	}
+	if req.url.Scheme != "" {
+		if _, ok := proof.NormalizeScheme(req.url.Scheme); !ok || req.url.User != nil {
+			return "", malformed("the request target is an absolute URI of another scheme than http and https, or with user information")
+		}
+	}
+	if strings.Contains(req.target, "#") {
+		return "", malformed("the request target has a fragment")
+	}
+	path, err := proof.NormalizePath(req.url.EscapedPath())
+	if err != nil {
+		return "", malformed("the path of the request target is not that of a URI")
+	}
+	return path, nil
+}
+
+// scheme returns the scheme by which the client reached this server: its own, or
+// that of the trusted proxy in front.
+func (req *request) scheme() (string, *failure.Failure) {
+	if req.trusted && len(req.forwardedProto) > 0 {
+		proto, f := single(req.forwardedProto, "X-Forwarded-Proto")
+		if f != nil {
+			return "", f
+		}
+		scheme, ok := proof.NormalizeScheme(proto)
+		if !ok {
+			return "", malformed("the X-Forwarded-Proto of the request is neither http nor https")
+		}
+		return scheme, nil
+	}
+	if req.secure {
+		return "https", nil
+	}
+	return "http", nil
+}
+
+// single returns the one value of a forwarded header. Of several, one may be the
+// client's own.
+func single(values []string, name string) (string, *failure.Failure) {
+	if len(values) != 1 || strings.Contains(values[0], ",") {
+		return "", malformed("the request has more than one value of " + name)
+	}
+	return strings.TrimSpace(values[0]), nil
+}
+
+func malformed(description string) *failure.Failure {
+	return failure.New(failure.RequestMalformed, description)
+}

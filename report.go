@@ -1,0 +1,145 @@
+package caddydpop
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/caddy-dpop/caddy-dpop/internal/failure"
+	"github.com/caddy-dpop/caddy-dpop/internal/token"
+)
+
+// conclude notes what became of a request: for placeholders, for the access
+// log, and in a line of its own unless it was accepted.
+func (h *Handler) conclude(r *http.Request, req *request, o outcome, f *failure.Failure) {
+	req.verdict.outcome = o
+	if f != nil {
+		req.verdict.reason = f.Reason
+	}
+	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		extra.Set(zap.Object("dpop", &req.verdict))
+	}
+	if f == nil {
+		return
+	}
+	level := zapcore.InfoLevel
+	switch {
+	case f.Passing():
+		level = zapcore.ErrorLevel
+	case o == reported:
+		level = zapcore.WarnLevel
+	}
+	if c := h.logger.Check(level, message(o)); c != nil {
+		c.Write(append(req.fields(r), detailFields(f)...)...)
+	}
+}
+
+func message(o outcome) string {
+	if o == reported {
+		return "would refuse request"
+	}
+	return "refused request"
+}
+
+// fields describe a request, without anything that could be a credential: of
+// the target the path alone, and of the headers none.
+func (req *request) fields(r *http.Request) []zap.Field {
+	clientIP, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	return []zap.Field{
+		zap.Inline(&req.verdict),
+		zap.String("method", req.method),
+		zap.String("host", req.host),
+		zap.String("path", req.url.EscapedPath()),
+		zap.String("client_ip", clientIP),
+	}
+}
+
+// maxDetail bounds what the log takes of a text that a client chose.
+const maxDetail = 256
+
+func detailFields(f *failure.Failure) []zap.Field {
+	fields := []zap.Field{zap.String("description", f.Description)}
+	for _, detail := range f.Details {
+		if text, ok := detail.Value.(string); ok && len(text) > maxDetail {
+			detail.Value = strings.ToValidUTF8(text[:maxDetail], "") + "..."
+		}
+		fields = append(fields, zap.Any(detail.Name, detail.Value))
+	}
+	return fields
+}
+
+// MarshalLogObject implements zapcore.ObjectMarshaler.
+func (v *verdict) MarshalLogObject(enc zapcore.ObjectEncoder) error {
+	for _, field := range []struct{ name, value string }{
+		{"handler", v.handler},
+		{"outcome", string(v.outcome)},
+		{"reason", string(v.reason)},
+		{"scheme", string(v.scheme)},
+		{"jkt", v.jkt},
+		{"issuer", v.issuer},
+		{"client_id", v.clientID},
+	} {
+		if field.value != "" {
+			enc.AddString(field.name, field.value)
+		}
+	}
+	return nil
+}
+
+// sampled returns a logger that under a flood of refusals writes the first
+// hundred lines of each second, and then every hundredth, for each reason's
+// level and message.
+func sampled(logger *zap.Logger) *zap.Logger {
+	return logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(core, time.Second, 100, 100)
+	}))
+}
+
+// placeholder resolves the placeholders that the handler documents.
+func (req *request) placeholder(key string) (any, bool) {
+	if claim, ok := strings.CutPrefix(key, "http.auth.user."); ok {
+		return req.userPlaceholder(claim)
+	}
+	name, ok := strings.CutPrefix(key, "http.dpop.")
+	if !ok {
+		return nil, false
+	}
+	switch name {
+	case "outcome":
+		return string(req.verdict.outcome), true
+	case "reason":
+		return string(req.verdict.reason), true
+	case "scheme":
+		return string(req.verdict.scheme), true
+	case "jkt":
+		return req.verdict.jkt, true
+	case "issuer":
+		return req.verdict.issuer, true
+	case "client_id":
+		return req.verdict.clientID, true
+	}
+	return nil, false
+}
+
+// userPlaceholder resolves {http.auth.user.*} from the token of an accepted
+// request. The user's id is who the token speaks for, whatever claim is called id.
+func (req *request) userPlaceholder(claim string) (any, bool) {
+	if req.user == nil {
+		return nil, false
+	}
+	if claim == "id" {
+		return token.Subject(req.user.claims), true
+	}
+	value, ok := token.Claim(req.user.claims, claim)
+	if !ok {
+		return nil, false
+	}
+	if text, ok := value.Scalar(); ok {
+		return text, true
+	}
+	return value.Compact(), true
+}

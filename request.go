@@ -1,0 +1,106 @@
+package caddydpop
+
+import (
+	"net/http"
+	"net/url"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-dpop/caddy-dpop/internal/failure"
+	"github.com/caddy-dpop/caddy-dpop/internal/jose"
+	"github.com/caddy-dpop/caddy-dpop/replay"
+)
+
+// request is a request as it arrived, before any directive could change it, and
+// what became of it. Every handler that the request meets, in nested or error
+// routes too, judges the same one.
+type request struct {
+	method string
+	target string // of the request line, or :path
+	url    *url.URL
+	host   string
+	secure bool // whether Caddy itself was reached by TLS
+
+	trusted        bool // whether the peer is one of Caddy's trusted proxies
+	forwardedProto []string
+	forwardedHost  []string
+
+	authorization []string
+	proof         []string
+
+	records []record // made in stores on behalf of this request
+	verdict verdict
+	user    *access // nil: no handler has accepted the request
+}
+
+// record is a proof that this request has spent.
+type record struct {
+	store replay.Store
+	key   replay.Key
+}
+
+// verdict is what the last handler found, for placeholders and logs. What is not
+// known, because it failed before, is empty.
+type verdict struct {
+	handler  string
+	outcome  outcome
+	reason   failure.Reason
+	scheme   failure.Scheme
+	jkt      string
+	issuer   string
+	clientID string
+}
+
+// outcome is what became of a request.
+type outcome string
+
+const (
+	accepted outcome = "accepted"
+	refused  outcome = "refused"
+	reported outcome = "reported" // would be refused, but for report mode
+)
+
+// access is the right that a request has shown to have.
+type access struct {
+	scheme failure.Scheme
+	token  string
+	claims jose.Object
+}
+
+// requestVar is where the request is kept among Caddy's request variables.
+const requestVar = "dpop_request"
+
+// String keeps the credentials out of `{http.vars.dpop_request}`.
+func (*request) String() string { return "" }
+
+// arrived returns the request as it arrived: as the first handler finds it, and
+// every other one finds it again.
+func arrived(r *http.Request) *request {
+	ctx := r.Context()
+	if req, ok := caddyhttp.GetVar(ctx, requestVar).(*request); ok {
+		return req
+	}
+	original, ok := ctx.Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
+	if !ok {
+		original = *r
+	}
+	trusted, _ := caddyhttp.GetVar(ctx, caddyhttp.TrustedProxyVarKey).(bool)
+	req := &request{
+		method:         original.Method,
+		target:         original.RequestURI,
+		url:            original.URL,
+		host:           r.Host,
+		secure:         r.TLS != nil,
+		trusted:        trusted,
+		forwardedProto: r.Header["X-Forwarded-Proto"],
+		forwardedHost:  r.Header["X-Forwarded-Host"],
+		authorization:  r.Header["Authorization"],
+		proof:          r.Header["Dpop"],
+	}
+	caddyhttp.SetVar(ctx, requestVar, req)
+	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Map(req.placeholder)
+	}
+	return req
+}

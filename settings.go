@@ -1,0 +1,335 @@
+package caddydpop
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/caddy-dpop/caddy-dpop/internal/jose"
+	"github.com/caddy-dpop/caddy-dpop/internal/keyset"
+	"github.com/caddy-dpop/caddy-dpop/internal/proof"
+)
+
+// settingError is a wrong setting. It names the setting by its JSON path.
+type settingError struct {
+	path string
+	err  error
+}
+
+func (e *settingError) Error() string { return e.path + ": " + e.err.Error() }
+
+func (e *settingError) Unwrap() error { return e.err }
+
+func wrong(path, format string, args ...any) error {
+	return &settingError{path, fmt.Errorf(format, args...)}
+}
+
+// within puts the path of a containing setting before that of a wrong one.
+func within(path string, err error) error {
+	var e *settingError
+	if errors.As(err, &e) {
+		return &settingError{path + "." + e.path, e.err}
+	}
+	return err
+}
+
+// resolved returns a copy of settings in which every string's placeholders are
+// replaced. The original keeps the placeholders: it may be logged, and the
+// copy holds secrets.
+func resolved[T any](settings T) (T, error) {
+	result := settings
+	err := resolveValue(reflect.ValueOf(&result).Elem(), "", caddy.NewReplacer())
+	return result, err
+}
+
+func resolveValue(v reflect.Value, path string, repl *caddy.Replacer) error {
+	switch v.Kind() {
+	case reflect.String:
+		text, err := repl.ReplaceOrErr(v.String(), true, true)
+		if err != nil {
+			return &settingError{path, err}
+		}
+		v.SetString(text)
+	case reflect.Struct:
+		for i := range v.NumField() {
+			field := v.Type().Field(i)
+			if !field.IsExported() {
+				continue
+			}
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			if path != "" {
+				name = path + "." + name
+			}
+			if err := resolveValue(v.Field(i), name, repl); err != nil {
+				return err
+			}
+		}
+	case reflect.Slice:
+		if v.Type().Elem().Kind() == reflect.Uint8 || v.IsNil() {
+			return nil // a module's settings, which are its own
+		}
+		clone := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
+		reflect.Copy(clone, v)
+		v.Set(clone)
+		for i := range v.Len() {
+			if err := resolveValue(v.Index(i), fmt.Sprintf("%s[%d]", path, i), repl); err != nil {
+				return err
+			}
+		}
+	case reflect.Pointer:
+		if v.IsNil() {
+			return nil
+		}
+		clone := reflect.New(v.Type().Elem())
+		clone.Elem().Set(v.Elem())
+		v.Set(clone)
+		return resolveValue(v.Elem(), path, repl)
+	}
+	return nil
+}
+
+// checker finds wrong and contradictory settings. It looks at the settings
+// alone, so that a Caddyfile's are checked when it is adapted, where lines are
+// known, and again when they are provisioned, where placeholders are resolved.
+type checker struct {
+	adapting bool
+}
+
+// pending reports whether a setting's value is not known yet.
+func (c checker) pending(text string) bool { return c.adapting && strings.Contains(text, "{") }
+
+// handler checks all settings of a handler.
+func (c checker) handler(h *Handler) error {
+	if !c.pending(string(h.Mode)) && !slices.Contains([]Mode{"", ModeStrict, ModeOptional, ModeReport}, h.Mode) {
+		return wrong("mode", "unknown mode %q: it is strict, optional or report", h.Mode)
+	}
+	if !c.pending(string(h.UpstreamToken)) && !slices.Contains([]UpstreamToken{"", UpstreamBearer, UpstreamDPoP, UpstreamNone}, h.UpstreamToken) {
+		return wrong("upstream_token", "unknown value %q: it is bearer, dpop or none", h.UpstreamToken)
+	}
+	if err := checkDuration("clock_skew", h.clockSkew(), 0); err != nil {
+		return err
+	}
+	if err := checkDuration("proof.max_age", time.Duration(h.Proof.MaxAge), 0); err != nil {
+		return err
+	}
+	if _, err := c.algorithms(h.Proof.Algorithms, nil); err != nil {
+		return &settingError{"proof.algorithms", err}
+	}
+	if err := checkAudiences(h.Audiences); err != nil {
+		return err
+	}
+	if err := c.issuers(h); err != nil {
+		return err
+	}
+	if err := c.publicURLs(h); err != nil {
+		return err
+	}
+	if strings.ContainsFunc(h.Realm, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return wrong("realm", "holds a character that is not printable ASCII")
+	}
+	return c.claimHeaders(h.ClaimHeaders)
+}
+
+// maxDuration bounds every time that can be set.
+const maxDuration = 24 * time.Hour
+
+func checkDuration(path string, d, least time.Duration) error {
+	if d < least || d > maxDuration {
+		return wrong(path, "%v is not from %v to %v", d, least, maxDuration)
+	}
+	return nil
+}
+
+// algorithms returns the algorithms in the order of the names, which must
+// be known and different. Names that are not resolved yet are passed over.
+func (c checker) algorithms(names, fallback []string) (jose.Algorithms, error) {
+	if len(names) == 0 {
+		names = fallback
+	}
+	all := jose.AllAlgorithms()
+	var algorithms jose.Algorithms
+	for _, name := range names {
+		if c.pending(name) {
+			continue
+		}
+		algorithm := all.Find(name)
+		if algorithm == nil {
+			return nil, fmt.Errorf("unknown algorithm %q: there are %s", name, strings.Join(all.Names(), " "))
+		}
+		if algorithms.Find(name) != nil {
+			return nil, fmt.Errorf("%s is repeated", name)
+		}
+		algorithms = append(algorithms, algorithm)
+	}
+	return algorithms, nil
+}
+
+func checkAudiences(audiences []string) error {
+	for _, audience := range audiences {
+		switch {
+		case audience == "":
+			return wrong("audiences", "an empty value")
+		case audience == anyAudience && len(audiences) > 1:
+			return wrong("audiences", "* accepts any audience, and leaves nothing for other values to say")
+		}
+	}
+	return nil
+}
+
+func (c checker) issuers(h *Handler) error {
+	if len(h.Issuers) == 0 {
+		return wrong("issuers", "at least one issuer is required")
+	}
+	for i, config := range h.Issuers {
+		path := fmt.Sprintf("issuers[%d]", i)
+		if config == nil {
+			return wrong(path, "is null")
+		}
+		if err := c.issuer(config); err != nil {
+			return within(path, err)
+		}
+		if len(config.Audiences) == 0 && len(h.Audiences) == 0 {
+			return wrong("audiences", "required, here or in every issuer (%s has none): the value of aud in tokens for this resource; * accepts any", config.Issuer)
+		}
+		for _, other := range h.Issuers[:i] {
+			if other.Issuer == config.Issuer {
+				return wrong(path+".issuer", "%s is repeated", config.Issuer)
+			}
+		}
+	}
+	return nil
+}
+
+func (c checker) issuer(i *Issuer) error {
+	sources := 0
+	for _, source := range []string{i.DiscoveryURL, i.JWKSURL, i.JWKSFile} {
+		if source != "" {
+			sources++
+		}
+	}
+	if sources > 1 {
+		return wrong("jwks_url", "only one of discovery_url, jwks_url and jwks_file can say where keys come from")
+	}
+	// With another source of keys the issuer is a name that nobody calls.
+	if err := c.url("issuer", i.Issuer, i.AllowHTTP || sources > 0); err != nil {
+		return err
+	}
+	if strings.Contains(i.Issuer, "?") {
+		return wrong("issuer", "an issuer has no query (RFC 8414 section 2)")
+	}
+	for _, setting := range []struct{ path, url string }{{"discovery_url", i.DiscoveryURL}, {"jwks_url", i.JWKSURL}} {
+		if setting.url == "" {
+			continue
+		}
+		if err := c.url(setting.path, setting.url, i.AllowHTTP); err != nil {
+			return err
+		}
+	}
+	if err := checkAudiences(i.Audiences); err != nil {
+		return err
+	}
+	if _, err := c.algorithms(i.Algorithms, nil); err != nil {
+		return &settingError{"algorithms", err}
+	}
+	if i.Profile != "" && i.Profile != profileRFC9068 && !c.pending(i.Profile) {
+		return wrong("profile", "unknown profile %q: there is rfc9068", i.Profile)
+	}
+	if i.Profile != "" && len(i.TokenTypes) > 0 {
+		return wrong("token_types", "contradicts profile %s, which accepts at+jwt alone", i.Profile)
+	}
+	if slices.Contains(i.TokenTypes, "") {
+		return wrong("token_types", "an empty value; - stands for a token without typ")
+	}
+	return checkDuration("timeout", time.Duration(i.Timeout), 0)
+}
+
+func (c checker) url(path, text string, allowHTTP bool) error {
+	if c.pending(text) {
+		return nil
+	}
+	if err := keyset.CheckURL(text, allowHTTP); err != nil {
+		return wrong(path, "%q: %w", text, err)
+	}
+	return nil
+}
+
+func (c checker) publicURLs(h *Handler) error {
+	if h.ForwardedHost && len(h.PublicURLs) > 0 {
+		return wrong("forwarded_host", "contradicts public_urls, with which no host of a request counts")
+	}
+	_, err := c.bases(h.PublicURLs)
+	return err
+}
+
+// bases parses public URLs. Their paths lose a last slash, so that a
+// request's path can follow.
+func (c checker) bases(urls []string) ([]proof.URI, error) {
+	var bases []proof.URI
+	for i, text := range urls {
+		if c.pending(text) {
+			continue
+		}
+		path := fmt.Sprintf("public_urls[%d]", i)
+		if strings.ContainsAny(text, "?#") {
+			return nil, wrong(path, "%q: a base URL has no query and no fragment", text)
+		}
+		base, err := proof.ParseURI(text)
+		if err != nil {
+			return nil, wrong(path, "%q: %w", text, err)
+		}
+		base.Path = strings.TrimSuffix(base.Path, "/")
+		if slices.Contains(bases, base) {
+			return nil, wrong(path, "%q is repeated", text)
+		}
+		bases = append(bases, base)
+	}
+	return bases, nil
+}
+
+// notForClaims are the headers that have a meaning of their own, on the way or
+// to this module, and so cannot carry a claim.
+var notForClaims = []string{
+	"Authorization", "Connection", "Content-Length", "Dpop", "Dpop-Nonce", "Host", "Http2-Settings", "Keep-Alive",
+	"Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+}
+
+func (c checker) claimHeaders(headers []ClaimHeader) error {
+	seen := make(map[string]bool)
+	for i, header := range headers {
+		path := fmt.Sprintf("claim_headers[%d]", i)
+		if header.Path == "" {
+			return wrong(path, "the path of the claim is empty")
+		}
+		if c.pending(header.Header) {
+			continue
+		}
+		name := http.CanonicalHeaderKey(header.Header)
+		switch {
+		case !httpguts.ValidHeaderFieldName(header.Header):
+			return wrong(path, "%q is not the name of a header", header.Header)
+		case strings.ContainsAny(name, "_."):
+			return wrong(path, "%q: Caddy drops request headers with _ or . in their names", header.Header)
+		case slices.Contains(notForClaims, name):
+			return wrong(path, "%s cannot carry a claim", header.Header)
+		case seen[name]:
+			return wrong(path, "%s is repeated", header.Header)
+		}
+		seen[name] = true
+	}
+	return nil
+}
+
+func canonical(headers []ClaimHeader) []ClaimHeader {
+	result := slices.Clone(headers)
+	for i := range result {
+		result[i].Header = http.CanonicalHeaderKey(result[i].Header)
+	}
+	return result
+}

@@ -1,0 +1,164 @@
+package caddydpop
+
+import (
+	"context"
+	"errors"
+	"math"
+	"time"
+
+	"github.com/caddy-dpop/caddy-dpop/internal/failure"
+	"github.com/caddy-dpop/caddy-dpop/internal/keyset"
+	"github.com/caddy-dpop/caddy-dpop/internal/proof"
+	"github.com/caddy-dpop/caddy-dpop/internal/token"
+	"github.com/caddy-dpop/caddy-dpop/replay"
+)
+
+// verify judges a request, in the order that costs a hostile client most and
+// this server least: nothing before the token is looked at calls out, and
+// nothing before the record keeps anything about the request.
+func (h *Handler) verify(ctx context.Context, req *request) (*access, *failure.Failure) {
+	// 1. The target and the authority of the request (RFC 9110 §7.1).
+	urls, f := h.publicURLs(req)
+	if f != nil {
+		return nil, f
+	}
+	// 2. One Authorization with one token (RFC 9449 §7.1, RFC 6750 §2.1).
+	creds, f := h.credentials(req)
+	if f != nil {
+		return nil, f
+	}
+	if creds.scheme == failure.Bearer {
+		return h.verifyBearer(ctx, req, creds)
+	}
+	// 3. One proof (RFC 9449 §4.3, check 1).
+	field, f := req.proofField()
+	if f != nil {
+		return nil, f
+	}
+	// 4. The proof's syntax and signature (checks 2 to 7).
+	p, f := proof.Verify(field, h.algorithms)
+	if f != nil {
+		return nil, f
+	}
+	req.verdict.jkt = p.Thumbprint
+	// 5. The proof is for this request (checks 8, 9 and 12).
+	if f := p.CheckRequest(req.method, urls, creds.token); f != nil {
+		return nil, f
+	}
+	now := h.now()
+	if f := h.window.CheckValidity(p, now); f != nil {
+		return nil, f
+	}
+	// 6. The proof is of now (check 11). Nonces (check 10) have their place here.
+	if f := h.window.CheckTime(p, now); f != nil {
+		return nil, f
+	}
+	// 7. The token is good, and for this resource (RFC 9068 §4).
+	good, f := h.verifyToken(ctx, req, creds.token)
+	if f != nil {
+		return nil, f
+	}
+	// 8. The token is bound to the key of the proof (check 12, RFC 7800 §3.1).
+	if f := token.CheckBinding(good.Claims, p.Thumbprint); f != nil {
+		return nil, f
+	}
+	// 9. The proof was not used before (RFC 9449 §11.1).
+	if f := h.record(ctx, req, p); f != nil {
+		return nil, f
+	}
+	return &access{creds.scheme, creds.token, good.Claims}, nil
+}
+
+// verifyBearer judges a request with a Bearer token, where those are accepted:
+// the token must not be bound to any key (RFC 9449 §7.2).
+func (h *Handler) verifyBearer(ctx context.Context, req *request, creds credentials) (*access, *failure.Failure) {
+	good, f := h.verifyToken(ctx, req, creds.token)
+	if f != nil {
+		return nil, f
+	}
+	if f := token.CheckUnbound(good.Claims); f != nil {
+		return nil, f
+	}
+	return &access{creds.scheme, creds.token, good.Claims}, nil
+}
+
+// verifyToken verifies an access token: its signature by the issuer that it
+// names, and that issuer's rules. An issuer that is not configured is not asked.
+func (h *Handler) verifyToken(ctx context.Context, req *request, text string) (*token.Token, *failure.Failure) {
+	parsed, f := token.Parse(text)
+	if f != nil {
+		return nil, f
+	}
+	iss, ok := h.issuers[parsed.Issuer()]
+	if !ok {
+		return nil, failure.New(failure.TokenIssuer, "the access token is of an issuer that is not accepted here")
+	}
+	req.verdict.issuer = iss.rules.Issuer
+	algorithm := iss.algorithms.Find(parsed.Algorithm)
+	if algorithm == nil {
+		return nil, failure.New(failure.TokenAlgorithm, "the alg of the access token is not accepted here")
+	}
+	keys, err := iss.keys.Find(ctx, parsed.KeyID, algorithm)
+	if err != nil {
+		return nil, keysUnavailable(err)
+	}
+	if len(keys) == 0 {
+		return nil, failure.New(failure.TokenKey, "the access token is signed by a key that its issuer does not have")
+	}
+	good, f := parsed.VerifySignature(algorithm, keys)
+	if f != nil {
+		return nil, f
+	}
+	req.verdict.clientID = token.ClientID(good.Claims)
+	if f := good.Check(&iss.rules, h.now()); f != nil {
+		return nil, f
+	}
+	return good, nil
+}
+
+// keysUnavailable is the failure when an issuer's keys cannot be had: it says
+// nothing about the token.
+func keysUnavailable(err error) *failure.Failure {
+	f := failure.New(failure.KeysUnavailable, "the keys of the token's issuer cannot be had at the moment",
+		failure.Detail{Name: "error", Value: err})
+	var unavailable *keyset.UnavailableError
+	if errors.As(err, &unavailable) {
+		f.RetryAfter = max(f.RetryAfter, int(math.Ceil(unavailable.RetryAfter.Seconds())))
+	}
+	return f
+}
+
+// record spends the proof, unless this very request has spent it already, when
+// it met another handler with the same store.
+func (h *Handler) record(ctx context.Context, req *request, p *proof.Proof) *failure.Failure {
+	key := replay.KeyOf(p.Thumbprint, p.ID)
+	for _, r := range req.records {
+		if r.store == h.store && r.key == key {
+			return nil
+		}
+	}
+	// CheckTime has bounded iat to what a time can hold.
+	issuedAt := time.UnixMilli(int64(math.Floor(p.IssuedAt * 1000)))
+	err := h.store.Record(ctx, replay.Use{Key: key, IssuedAt: issuedAt})
+	if err != nil {
+		return notRecorded(err)
+	}
+	req.records = append(req.records, record{h.store, key})
+	return nil
+}
+
+// notRecorded is the failure for a proof that a store does not accept.
+func notRecorded(err error) *failure.Failure {
+	switch {
+	case errors.Is(err, replay.ErrReplayed):
+		return failure.New(failure.ProofReplayed, "the DPoP proof was used before")
+	case errors.Is(err, replay.ErrForgotten):
+		return failure.New(failure.ProofForgotten, "the DPoP proof is too old to tell whether it was used before")
+	case errors.Is(err, replay.ErrBeforeStart):
+		return failure.New(failure.ProofBeforeStart, "the DPoP proof was made before this server started, which cannot tell whether it was used: send a fresh one")
+	case errors.Is(err, replay.ErrFull):
+		return failure.New(failure.ReplayFull, "too many DPoP proofs are in use at the moment")
+	}
+	return failure.New(failure.ReplayUnavailable, "whether the DPoP proof was used before cannot be told at the moment",
+		failure.Detail{Name: "error", Value: err})
+}
