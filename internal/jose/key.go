@@ -35,6 +35,9 @@ type Key struct {
 func NewKey(public any) (*Key, error) {
 	switch public := public.(type) {
 	case *ecdsa.PublicKey:
+		if _, err := public.ECDH(); err != nil {
+			return nil, errors.New("not a point on a known curve")
+		}
 		for _, c := range curves {
 			if c.elliptic == public.Curve {
 				return &Key{Public: public, curve: c}, nil
@@ -44,8 +47,14 @@ func NewKey(public any) (*Key, error) {
 		if bits := public.N.BitLen(); bits < MinRSABits || bits > 2*MaxRSABits {
 			return nil, fmt.Errorf("an RSA key of %d bits, where %d to %d are accepted", bits, MinRSABits, 2*MaxRSABits)
 		}
+		if public.N.Bit(0) == 0 || !soundExponent(int64(public.E)) {
+			return nil, errors.New("an RSA key with an unsound modulus or exponent")
+		}
 		return &Key{Public: public}, nil
 	case ed25519.PublicKey:
+		if len(public) != ed25519.PublicKeySize || !soundEd25519(public) {
+			return nil, errors.New("not a sound Ed25519 key")
+		}
 		return &Key{Public: public}, nil
 	}
 	return nil, fmt.Errorf("a key of type %T is not supported", public)
@@ -68,14 +77,22 @@ var curves = []*curve{
 // (RFC 7518 §6.4.1).
 var secretMembers = []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 
+// CheckPublic checks that a JWK has no member of private and symmetric keys.
+func CheckPublic(jwk Object) error {
+	for _, name := range secretMembers {
+		if jwk.Has(name) {
+			return fmt.Errorf("member %s does not belong in a public key", name)
+		}
+	}
+	return nil
+}
+
 // ParseKey takes the public key from a JWK (RFC 7517): EC on P-256, P-384 or
 // P-521, OKP on Ed25519, or RSA. Members that say nothing about the key's value
 // are ignored.
 func ParseKey(jwk Object) (*Key, error) {
-	for _, name := range secretMembers {
-		if jwk.Has(name) {
-			return nil, fmt.Errorf("member %s does not belong in a public key", name)
-		}
+	if err := CheckPublic(jwk); err != nil {
+		return nil, err
 	}
 	kty, err := textMember(jwk, "kty")
 	if err != nil {
@@ -238,28 +255,24 @@ func parseRSA(jwk Object) (*Key, error) {
 	if modulus.Bit(0) == 0 {
 		return nil, errors.New("n is even")
 	}
-	exponent, ok := soundExponent(eOctets)
-	if !ok {
-		return nil, errors.New("e is not odd and from 3 to 2147483647")
+	if len(eOctets) > 4 {
+		return nil, errExponent
+	}
+	exponent := new(big.Int).SetBytes(eOctets).Int64()
+	if !soundExponent(exponent) {
+		return nil, errExponent
 	}
 	return &Key{
-		Public:     &rsa.PublicKey{N: modulus, E: exponent},
+		Public:     &rsa.PublicKey{N: modulus, E: int(exponent)},
 		Thumbprint: thumbprint(`{"e":"`, e, `","kty":"RSA","n":"`, n, `"}`),
 	}, nil
 }
 
-// soundExponent reads a public exponent that crypto/rsa can hold: odd, more
-// than 1 (which would make every message its own signature), at most 2^31-1.
-func soundExponent(octets []byte) (int, bool) {
-	if len(octets) > 4 {
-		return 0, false
-	}
-	var e int64
-	for _, b := range octets {
-		e = e<<8 | int64(b)
-	}
-	return int(e), e >= 3 && e <= 1<<31-1 && e&1 == 1
-}
+var errExponent = errors.New("e is not odd and from 3 to 2147483647")
+
+// soundExponent reports whether crypto/rsa can hold a public exponent, and it is
+// odd and not 1, which would make every message its own signature.
+func soundExponent(e int64) bool { return e >= 3 && e <= 1<<31-1 && e&1 == 1 }
 
 // thumbprint hashes the JSON of RFC 7638 §3, given in parts. The parts that a
 // client sent are canonical base64url, so they need no escaping.

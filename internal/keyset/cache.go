@@ -2,6 +2,7 @@ package keyset
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"sync"
@@ -34,6 +35,8 @@ const (
 	// maxWait is how long requests wait for the refresh of a set that nobody
 	// used for so long that it went stale. It goes on without them.
 	maxWait = time.Second
+	// maxTimeout is longer than the refresh of a set in use takes.
+	maxTimeout = 30 * time.Second
 	// missInterval is the least time between fetches for unknown key ids.
 	missInterval = 10 * time.Second
 	// maxAbsent bounds the memory of key ids that a fetch has shown absent.
@@ -61,7 +64,7 @@ type Cache struct {
 	lastErr   error
 	retryAt   time.Time // no fetch before, after failures
 	missAt    time.Time // when the last fetch for an unknown kid began
-	absent    map[string]struct{}
+	absent    absentKeys
 }
 
 // flight is one fetch, which all who want it wait for.
@@ -73,7 +76,7 @@ type flight struct {
 // NewCache returns an empty cache in front of the source.
 func NewCache(source Source) *Cache {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Cache{source: source, now: time.Now, ctx: ctx, cancel: cancel, absent: make(map[string]struct{})}
+	return &Cache{source: source, now: time.Now, ctx: ctx, cancel: cancel, absent: make(absentKeys)}
 }
 
 // Close cancels the fetch under way, if any.
@@ -86,8 +89,14 @@ func (c *Cache) Find(ctx context.Context, kid string, algorithm *jose.Algorithm)
 		return nil, err
 	}
 	keys, known := set.find(kid, algorithm)
-	if known || fetched {
+	switch {
+	case known:
 		return keys, nil
+	case fetched:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.absent.add(kid)
+		return nil, nil
 	}
 	return c.findUnknown(ctx, kid, algorithm)
 }
@@ -103,15 +112,15 @@ func (c *Cache) usable(ctx context.Context) (set *Set, fetched bool, err error) 
 		c.mu.Unlock()
 		return set, fetched, err
 	}
-	if age >= c.fresh*4/5 && !now.Before(c.retryAt) {
+	if age >= c.fresh && !now.Before(c.retryAt) {
 		c.start()
 	}
 	set = c.set
 	f := c.flight
-	// Traffic refreshes a set before its time. One past it was not used for a
-	// while, and may hold keys withdrawn since: worth a short wait, unless the
-	// source is known to be failing.
-	wait := f != nil && age >= c.fresh && c.failures == 0
+	// Traffic refreshes a set as soon as it is stale. One well past that was not
+	// used for a while, and may hold keys withdrawn since: worth a short wait,
+	// unless the source is known to be failing.
+	wait := f != nil && age >= c.fresh+maxTimeout && c.failures == 0
 	c.mu.Unlock()
 	if !wait {
 		return set, false, nil
@@ -135,7 +144,7 @@ func (c *Cache) first(ctx context.Context, now time.Time) (*Set, bool, error) {
 		return nil, false, &UnavailableError{c.lastErr, c.retryAt.Sub(now)}
 	}
 	if err := c.await(ctx, c.start()); err != nil {
-		return nil, false, &UnavailableError{err, firstPause}
+		return nil, false, c.unavailable(err)
 	}
 	return c.set, true, nil
 }
@@ -149,7 +158,7 @@ func (c *Cache) findUnknown(ctx context.Context, kid string, algorithm *jose.Alg
 	now := c.now()
 	pause := max(missInterval-now.Sub(c.missAt), c.retryAt.Sub(now))
 	if c.flight == nil && pause > 0 {
-		if _, ok := c.absent[kid]; ok {
+		if c.absent.has(kid) {
 			return nil, nil
 		}
 		return nil, &UnavailableError{errNotYet, pause}
@@ -158,25 +167,20 @@ func (c *Cache) findUnknown(ctx context.Context, kid string, algorithm *jose.Alg
 		c.missAt = now
 	}
 	if err := c.await(ctx, c.start()); err != nil {
-		return nil, &UnavailableError{err, firstPause}
+		// What an earlier fetch has shown is no answer for this one.
+		c.absent.remove(kid)
+		return nil, c.unavailable(err)
 	}
 	keys, known := c.set.find(kid, algorithm)
 	if !known {
-		c.remember(kid)
+		c.absent.add(kid)
 	}
 	return keys, nil
 }
 
-// remember notes that a fetch has shown a kid absent. One of many is let go to
-// make room: its next token is looked up again, or asked to wait.
-func (c *Cache) remember(kid string) {
-	if len(c.absent) >= maxAbsent {
-		for other := range c.absent {
-			delete(c.absent, other)
-			break
-		}
-	}
-	c.absent[kid] = struct{}{}
+// unavailable says when keys will be asked for again, after a failure.
+func (c *Cache) unavailable(err error) error {
+	return &UnavailableError{err, max(firstPause, c.retryAt.Sub(c.now()))}
 }
 
 // await waits for a flight, without the lock that its caller holds.
@@ -234,3 +238,25 @@ func (c *Cache) Status() Status {
 	}
 	return status
 }
+
+// absentKeys are the key ids that a fetch has shown absent, by their hash.
+type absentKeys map[[sha256.Size]byte]struct{}
+
+func (a absentKeys) has(kid string) bool {
+	_, ok := a[sha256.Sum256([]byte(kid))]
+	return ok
+}
+
+// add lets one of many go to make room: its next token is looked up again, or
+// asked to wait.
+func (a absentKeys) add(kid string) {
+	if len(a) >= maxAbsent {
+		for other := range a {
+			delete(a, other)
+			break
+		}
+	}
+	a[sha256.Sum256([]byte(kid))] = struct{}{}
+}
+
+func (a absentKeys) remove(kid string) { delete(a, sha256.Sum256([]byte(kid))) }

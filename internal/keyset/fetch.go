@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -125,19 +126,29 @@ const (
 // freshFor reads how long an answer may be reused (RFC 9111 §4.2).
 func freshFor(header http.Header) time.Duration {
 	fresh := defaultFresh
-	for _, directive := range strings.Split(strings.Join(header.Values("Cache-Control"), ","), ",") {
+	if expires, err := http.ParseTime(header.Get("Expires")); err == nil {
+		if date, err := http.ParseTime(header.Get("Date")); err == nil {
+			fresh = expires.Sub(date)
+		}
+	}
+	for directive := range strings.SplitSeq(strings.Join(header.Values("Cache-Control"), ","), ",") {
 		name, value, _ := strings.Cut(strings.ToLower(strings.TrimSpace(directive)), "=")
 		switch name {
 		case "no-cache", "no-store":
 			return minFresh
 		case "max-age":
-			seconds, err := strconv.ParseUint(strings.Trim(value, `"`), 10, 31)
-			if err != nil {
-				return minFresh
-			}
-			age, _ := strconv.ParseUint(header.Get("Age"), 10, 31)
-			fresh = time.Duration(seconds)*time.Second - time.Duration(age)*time.Second
+			fresh = seconds(strings.Trim(value, `"`)) - seconds(header.Get("Age"))
 		}
 	}
 	return min(max(fresh, minFresh), maxFresh)
+}
+
+// seconds reads delta-seconds (RFC 9111 §1.2.2): too large a number is a long
+// time, and what is no number is none.
+func seconds(text string) time.Duration {
+	n, err := strconv.ParseUint(text, 10, 31)
+	if errors.Is(err, strconv.ErrRange) {
+		n = math.MaxInt32
+	}
+	return time.Duration(n) * time.Second
 }

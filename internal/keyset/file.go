@@ -50,44 +50,49 @@ func (f *File) Find(_ context.Context, kid string, algorithm *jose.Algorithm) ([
 	if f.now().Sub(f.looked) >= lookInterval {
 		f.reload()
 	}
-	keys, _ := f.set.find(kid, algorithm)
+	keys, known := f.set.find(kid, algorithm)
+	if !known {
+		f.reload()
+		keys, _ = f.set.find(kid, algorithm)
+	}
 	return keys, nil
 }
 
+// reload reads the file if it has changed since it was last read.
 func (f *File) reload() {
 	f.looked = f.now()
-	set, stamp, err := f.read()
-	if err != nil {
-		f.lastErr = fmt.Errorf("key set file %s: %w", f.path, err)
-		return
-	}
-	if set != nil {
-		f.set, f.stamp = set, stamp
-	}
-	f.lastErr = nil
-}
-
-// read returns the set in the file, or nil if the file is as it was.
-func (f *File) read() (*Set, fileStamp, error) {
 	info, err := os.Stat(f.path)
 	if err != nil {
-		return nil, fileStamp{}, err
+		f.fail(err)
+		return
 	}
 	stamp := fileStamp{info.ModTime(), info.Size()}
 	if stamp == f.stamp {
-		return nil, stamp, nil
+		return
 	}
+	f.stamp = stamp
+	set, err := f.read()
+	if err != nil {
+		f.fail(err)
+		return
+	}
+	f.set, f.lastErr = set, nil
+}
+
+// fail notes why the file cannot be read.
+func (f *File) fail(err error) { f.lastErr = fmt.Errorf("key set file %s: %w", f.path, err) }
+
+func (f *File) read() (*Set, error) {
 	file, err := os.Open(f.path)
 	if err != nil {
-		return nil, fileStamp{}, err
+		return nil, err
 	}
 	defer file.Close()
 	text, err := io.ReadAll(io.LimitReader(file, maxSetSize+1))
 	if err != nil {
-		return nil, fileStamp{}, err
+		return nil, err
 	}
-	set, err := Parse(text)
-	return set, stamp, err
+	return Parse(text)
 }
 
 // Status returns the state of the set.

@@ -4,6 +4,7 @@
 package keyset
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -43,20 +44,21 @@ func Parse(text []byte) (*Set, error) {
 	if len(text) > maxSetSize {
 		return nil, fmt.Errorf("key set larger than %d bytes", maxSetSize)
 	}
-	document, err := jose.ParseObject(text)
-	if err != nil {
+	// The set is read leniently, and each key strictly: one that is ambiguous is
+	// skipped like any other that is not understood.
+	var document map[string]json.RawMessage
+	if err := json.Unmarshal(text, &document); err != nil {
 		return nil, fmt.Errorf("key set: %w", err)
 	}
-	value, _ := document.Get("keys")
-	elements, ok := value.Array()
-	if !ok {
+	var keys []json.RawMessage
+	if err := json.Unmarshal(document["keys"], &keys); err != nil || keys == nil {
 		return nil, errors.New("key set: no array called keys")
 	}
-	if len(elements) > maxKeys {
+	if len(keys) > maxKeys {
 		return nil, fmt.Errorf("key set of more than %d keys", maxKeys)
 	}
 	set := new(Set)
-	for _, element := range elements {
+	for _, element := range keys {
 		if key, ok := parseKey(element); ok {
 			set.keys = append(set.keys, key)
 		}
@@ -65,7 +67,15 @@ func Parse(text []byte) (*Set, error) {
 }
 
 // parseKey reads one key, and reports whether it can verify signatures.
-func parseKey(text jose.Value) (setKey, bool) {
+func parseKey(text []byte) (setKey, bool) {
+	object, err := jose.ParseObject(text)
+	if err != nil {
+		return setKey{}, false
+	}
+	// A key that the whole world can read must verify nothing.
+	if err := jose.CheckPublic(object); err != nil {
+		return setKey{}, false
+	}
 	parsed, err := jwk.ParseKey(text)
 	if err != nil {
 		return setKey{}, false
@@ -76,8 +86,6 @@ func parseKey(text jose.Value) (setKey, bool) {
 	if ops := parsed.KeyOps(); len(ops) > 0 && !slices.Contains(ops, jwk.KeyOpVerify) {
 		return setKey{}, false
 	}
-	// A private or symmetric key yields another type, which NewKey refuses: a
-	// key that the whole world can read must verify nothing.
 	var public any
 	if err := parsed.Raw(&public); err != nil {
 		return setKey{}, false
@@ -90,7 +98,7 @@ func parseKey(text jose.Value) (setKey, bool) {
 }
 
 // find returns the keys to try for a token's kid and alg. Without kid it is the
-// first few keys that fit; with it, all that have it and fit. Known reports
+// first few keys that fit; with it, the first few of those that have it. Known reports
 // whether the set answers the question: it holds the kid, or some key that fits.
 func (s *Set) find(kid string, algorithm *jose.Algorithm) (keys []*jose.Key, known bool) {
 	for i := range s.keys {
