@@ -98,9 +98,6 @@ func (h *Handler) provisionIssuer(check checker, config *Issuer, settings *Handl
 
 // tokenTypes returns the accepted types without the prefix that does not matter.
 func (i *Issuer) tokenTypes() []string {
-	if i.Profile == profileRFC9068 {
-		return []string{token.AccessTokenType}
-	}
 	if len(i.TokenTypes) == 0 {
 		return defaultTokenTypes
 	}

@@ -117,17 +117,21 @@ func (t *Token) Check(rules *Rules, now time.Time) *failure.Failure {
 func (t *Token) checkType(rules *Rules) (string, *failure.Failure) {
 	typ := NoType
 	if value, ok := t.header.Get("typ"); ok {
-		if typ, ok = value.Text(); !ok || typ == NoType {
+		if typ, ok = value.Text(); !ok || jose.MediaTypeIs(typ, NoType) {
 			return "", failure.New(failure.TokenType, "the typ of the access token is not accepted here")
 		}
 	}
-	for _, accepted := range rules.Types {
+	types := rules.Types
+	if rules.RFC9068 {
+		types = []string{AccessTokenType}
+	}
+	for _, accepted := range types {
 		if jose.MediaTypeIs(typ, accepted) {
 			return typ, nil
 		}
 	}
 	return "", failure.New(failure.TokenType, "the typ of the access token is not accepted here",
-		failure.Detail{Name: "expected", Value: strings.Join(rules.Types, " ")}, failure.Detail{Name: "found", Value: typ})
+		failure.Detail{Name: "expected", Value: strings.Join(types, " ")}, failure.Detail{Name: "found", Value: typ})
 }
 
 // checkKind refuses a JWT that shows itself to be something else than an access
@@ -159,10 +163,11 @@ func (t *Token) checkProfile() *failure.Failure {
 			return failure.New(failure.TokenClaims, "the access token has no "+name+", which RFC 9068 requires")
 		}
 	}
-	for _, name := range []string{"iat", "aud"} {
-		if !t.Claims.Has(name) {
-			return failure.New(failure.TokenClaims, "the access token has no "+name+", which RFC 9068 requires")
-		}
+	if !t.Claims.Has("iat") {
+		return failure.New(failure.TokenClaims, "the access token has no iat, which RFC 9068 requires")
+	}
+	if len(t.audiences()) == 0 {
+		return failure.New(failure.TokenClaims, "the access token has no aud, which RFC 9068 requires")
 	}
 	return nil
 }
@@ -205,22 +210,12 @@ func (t *Token) time(name string) (float64, bool, *failure.Failure) {
 	return n, true, nil
 }
 
-// checkAudience checks aud: a string, or an array of strings (RFC 7519 §4.1.3).
+// checkAudience checks that one of the token's audiences is accepted.
 func (t *Token) checkAudience(rules *Rules) *failure.Failure {
 	if rules.AnyAudience {
 		return nil
 	}
-	aud, _ := t.Claims.Get("aud")
-	var found []string
-	if one, ok := aud.Text(); ok {
-		found = []string{one}
-	} else if many, ok := aud.Array(); ok {
-		for _, value := range many {
-			if one, ok := value.Text(); ok {
-				found = append(found, one)
-			}
-		}
-	}
+	found := t.audiences()
 	for _, one := range found {
 		if slices.Contains(rules.Audiences, one) {
 			return nil
@@ -230,13 +225,29 @@ func (t *Token) checkAudience(rules *Rules) *failure.Failure {
 		failure.Detail{Name: "expected", Value: strings.Join(rules.Audiences, " ")}, failure.Detail{Name: "found", Value: strings.Join(found, " ")})
 }
 
+// audiences returns aud: a string, or an array of strings (RFC 7519 §4.1.3).
+func (t *Token) audiences() []string {
+	aud, _ := t.Claims.Get("aud")
+	if one, ok := aud.Text(); ok {
+		return []string{one}
+	}
+	var all []string
+	many, _ := aud.Array()
+	for _, value := range many {
+		if one, ok := value.Text(); ok {
+			all = append(all, one)
+		}
+	}
+	return all
+}
+
 func (t *Token) text(name string) (string, bool) {
 	value, _ := t.Claims.Get(name)
 	return value.Text()
 }
 
-// uncheckedConfirmations are the registered confirmation methods (IANA, JWT
-// Confirmation Methods) that are not checked here. A token that carries one
+// uncheckedConfirmations are the registered confirmation methods of JWTs (RFC
+// 7800 §3.1, RFC 8705 §3.1) that are not checked here. A token that carries one
 // beside jkt demands more than would be verified.
 var uncheckedConfirmations = []string{"x5t#S256", "jwk", "jwe", "kid", "jku"}
 
