@@ -102,7 +102,7 @@ func sampled(logger *zap.Logger) *zap.Logger {
 // placeholder resolves the placeholders that the handler documents.
 func (req *request) placeholder(key string) (any, bool) {
 	if claim, ok := strings.CutPrefix(key, "http.auth.user."); ok {
-		return req.userPlaceholder(claim)
+		return req.userPlaceholder(claim), true
 	}
 	name, ok := strings.CutPrefix(key, "http.dpop.")
 	if !ok {
@@ -126,20 +126,21 @@ func (req *request) placeholder(key string) (any, bool) {
 }
 
 // userPlaceholder resolves {http.auth.user.*} from the token of an accepted
-// request. The user's id is who the token speaks for, whatever claim is called id.
-func (req *request) userPlaceholder(claim string) (any, bool) {
+// request: to nothing for any other, and for claims that are not there. The
+// user's id is who the token speaks for, whatever claim is called id.
+func (req *request) userPlaceholder(claim string) string {
 	if req.user == nil {
-		return nil, false
+		return ""
 	}
 	if claim == "id" {
-		return token.Subject(req.user.claims), true
+		return token.Subject(req.user.claims)
 	}
 	value, ok := token.Claim(req.user.claims, claim)
 	if !ok {
-		return nil, false
+		return ""
 	}
 	if text, ok := value.Scalar(); ok {
-		return text, true
+		return text
 	}
-	return value.Compact(), true
+	return value.Compact()
 }

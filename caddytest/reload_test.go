@@ -1,0 +1,227 @@
+package caddytest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// admin posts to Caddy's admin API.
+func admin(t *testing.T, method, path string, body []byte) (int, string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(context.Background(), method, "http://"+adminAddress+path, bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := plainClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(text)
+}
+
+func TestConfigurationByAdminAPI(t *testing.T) {
+	g := serve(t, setup{})
+	spent := good(t, g.url+"/")
+	spent.send(t).expect(t, 200)
+
+	optional := g.config(t, setup{site: "{{DPOP}} mode optional\nreverse_proxy {{BACKEND}}"})
+	if status, text := admin(t, "POST", "/load", optional); status != 200 {
+		t.Fatalf("loading: %d %s", status, text)
+	}
+	call{url: g.url}.send(t).expect(t, 401, "DPoP", "Bearer") // it has taken effect
+	spent.send(t).expect(t, 401, "DPoP invalid_dpop_proof")   // and what was used stays used
+
+	for _, row := range []struct{ old, new, setting string }{
+		{`"mode":"optional"`, `"mode":"optinal"`, "mode"},
+		{`"mode":"optional"`, `"moed":"strict"`, "moed"},
+		{`"audiences":["` + audience + `"]`, `"audiences":[]`, "audiences"},
+		{`"audiences":["` + audience + `"]`, `"audiences":["*","x"]`, "audiences"},
+		{`"issuer":"` + issuer.URL + `"`, `"issuer":"sso.example.com"`, "issuers[0].issuer"},
+		{`"issuer":"` + issuer.URL + `"`, `"issuer":"http://sso.example.com"`, "issuers[0].issuer"},
+		{`"issuer":"` + issuer.URL + `"`, `"issuer":"` + issuer.URL + `","jwks_file":"/nonexistent"`, "issuers[0].jwks_file"},
+		{`"issuer":"` + issuer.URL + `"`, `"issuer":"` + issuer.URL + `","ca_files":["/nonexistent"]`, "issuers[0].ca_files"},
+		{`"issuer":"` + issuer.URL + `"`, `"issuer":"` + issuer.URL + `","algorithms":["none"]`, "issuers[0].algorithms"},
+		{`"issuer":"` + issuer.URL + `"`, `"issuer":"` + issuer.URL + `","profile":"rfc9069"`, "issuers[0].profile"},
+		{`"mode":"optional"`, `"proof":{"algorithms":["HS256"]}`, "proof.algorithms"},
+		{`"mode":"optional"`, `"proof":{"max_age":"-1s"}`, "proof.max_age"},
+		{`"mode":"optional"`, `"clock_skew":"-1s"`, "clock_skew"},
+		{`"mode":"optional"`, `"replay":{"store":"rediss"}`, "rediss"},
+		{`"mode":"optional"`, `"replay":{"store":"memory","max_entries":5}`, "replay.max_entries"}, // the other handler has the default
+		{`"mode":"optional"`, `"public_urls":["api.example.com"]`, "public_urls[0]"},
+		{`"mode":"optional"`, `"forwarded_host":true,"public_urls":["https://api.example.com"]`, "forwarded_host"},
+		{`"mode":"optional"`, `"upstream_token":"basic"`, "upstream_token"},
+		{`"mode":"optional"`, `"claim_headers":[{"header":"Host","path":"sub"}]`, "claim_headers[0]"},
+		{`"mode":"optional"`, `"claim_headers":[{"header":"X-A","path":"sub"},{"header":"x-a","path":"sub"}]`, "claim_headers[1]"},
+		{`"mode":"optional"`, `"realm":"{env.DPOP_TEST_NO_SUCH}"`, "realm"},
+		{`"mode":"optional"`, `"realm":"{no.such}"`, "realm"},
+	} {
+		bad := strings.Replace(string(optional), row.old, row.new, 1)
+		if bad == string(optional) {
+			t.Fatalf("%s: nothing to replace in %s", row.old, optional)
+		}
+		status, text := admin(t, "POST", "/load", []byte(bad))
+		if status == 200 || !strings.Contains(text, row.setting) {
+			t.Errorf("%s: answered %d %s", row.new, status, text)
+		}
+		// the old one goes on serving
+		call{url: g.url}.send(t).expect(t, 401, "DPoP", "Bearer")
+	}
+	spent.send(t).expect(t, 401, "DPoP invalid_dpop_proof")
+	good(t, g.url+"/").send(t).expect(t, 200)
+}
+
+// Every JSON key that the contract has so far is known, and means what it says.
+func TestEveryJSONKey(t *testing.T) {
+	g := serve(t, setup{})
+	var config map[string]any
+	if err := json.Unmarshal(g.config(t, setup{alone: true, site: "{{DPOP}}\nreverse_proxy {{BACKEND}}"}), &config); err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler := `{"handler":"dpop","name":"n","mode":"strict","issuers":[{"issuer":"` + issuer.URL + `","audiences":["` + audience + `"],` +
+		`"discovery_url":"","jwks_url":"` + issuer.URL + `/jwks","jwks_file":"","algorithms":["ES256"],"token_types":["application/AT+JWT"],` +
+		`"profile":"","allow_http":false,"ca_files":[],"timeout":"5s"}],"audiences":[],"clock_skew":"10s",` +
+		`"proof":{"algorithms":["ES256"],"max_age":"60s"},"replay":{"store":"memory","max_entries":10000000},` +
+		`"public_urls":[],"forwarded_host":false,"upstream_token":"bearer","claim_headers":[],"realm":"r \"x\""}`
+	start := bytes.Index(text, []byte(`{"audiences"`))
+	end := start + bytes.Index(text[start:], []byte(`]}`)) + 2
+	text = []byte(string(text[:start]) + handler + string(text[end:]))
+	if status, answer := admin(t, "POST", "/load", text); status != 200 {
+		t.Fatalf("loading: %d %s\n%s", status, answer, text)
+	}
+	good(t, g.url+"/").send(t).expect(t, 200)
+	a := call{url: g.url}.send(t)
+	if got := a.Header.Get("WWW-Authenticate"); got != `DPoP realm="r \"x\"", algs="ES256"` {
+		t.Errorf("challenge %q", got)
+	}
+}
+
+// Under load, each reload with something changed: no proof is accepted twice,
+// none is revived, and none is refused that is fresh.
+func TestReloadsUnderLoad(t *testing.T) {
+	g := serve(t, setup{})
+	stop := make(chan struct{})
+	var wait sync.WaitGroup
+	var sent atomic.Int32
+	spent := make(chan call, 1<<16)
+	for range 4 {
+		wait.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				c := good(t, g.url+"/")
+				// Linux resets what waits at a listener that a reload closes:
+				// such a proof may be spent or not
+				switch status, err := c.try(); {
+				case err != nil:
+					continue
+				case status != 200:
+					t.Errorf("a fresh proof was answered %d", status)
+					return
+				}
+				if status, err := c.try(); err == nil && status != 401 {
+					t.Errorf("a replay was answered %d", status)
+					return
+				}
+				sent.Add(1)
+				spent <- c
+			}
+		})
+	}
+	for n := range 20 {
+		settings := []string{"proof {; max_age 30s;}", "proof {; max_age 2m;}", "mode optional", "realm x", "clock_skew 30s"}[n%5]
+		g.load(t, setup{site: "{{DPOP}} " + settings + "; name n" + string(rune('a'+n)) + "\nreverse_proxy {{BACKEND}}"})
+		time.Sleep(20 * time.Millisecond)
+	}
+	close(stop)
+	wait.Wait()
+	close(spent)
+	if sent.Load() < 20 {
+		t.Fatalf("only %d requests were sent", sent.Load())
+	}
+	for c := range spent {
+		if a := c.send(t); a.StatusCode != 401 {
+			t.Fatalf("a spent proof was answered %d after the reloads", a.StatusCode)
+		}
+	}
+}
+
+// The store begins to record when a reload brings it in: what was made before
+// it cannot judge.
+func TestStoreBroughtInByReload(t *testing.T) {
+	g := serve(t, setup{alone: true, site: "{{DPOP}} replay off\nreverse_proxy {{BACKEND}}"})
+	c := good(t, g.url+"/")
+	c.send(t).expect(t, 200)
+	c.send(t).expect(t, 200)
+	await(t, g.logs, func(e entry) bool {
+		return e["level"] == "warn" && strings.HasPrefix(e["msg"].(string), "replay is off")
+	})
+	g.load(t, setup{})
+	a := c.send(t)
+	a.expect(t, 503)
+	if a.Header.Get("Retry-After") != "1" {
+		t.Errorf("Retry-After %q", a.Header.Get("Retry-After"))
+	}
+	restartedStore()
+	c.send(t).expect(t, 503)
+	good(t, g.url+"/").send(t).expect(t, 200)
+}
+
+func TestStoreIsBounded(t *testing.T) {
+	const full = "{{DPOP}} proof {; max_age 1s;}; clock_skew 0s; replay memory {; max_entries 3;}\nreverse_proxy {{BACKEND}}"
+	g := serve(t, setup{alone: true, site: "{{DPOP}} replay off"}) // lets go of the other tests' store
+	g.load(t, setup{alone: true, site: full})
+	restartedStore()
+	var calls []call
+	for len(calls) < 3 {
+		c := good(t, g.url+"/")
+		c.send(t).expect(t, 200)
+		calls = append(calls, c)
+	}
+	a := good(t, g.url+"/").send(t)
+	a.expect(t, 503)
+	if a.Header.Get("Retry-After") == "" {
+		t.Error("no Retry-After")
+	}
+	for _, c := range calls {
+		if a := c.send(t); a.StatusCode == 200 {
+			t.Error("an entry was evicted")
+		}
+	}
+	// when the entries' time is over there is room again
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if good(t, g.url+"/").send(t).StatusCode == 200 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the store stayed full")
+		}
+	}
+	// a larger bound counts from the reload on
+	g.load(t, setup{alone: true, site: strings.Replace(full, "max_entries 3", "max_entries 100", 1)})
+	for range 20 {
+		good(t, g.url+"/").send(t).expect(t, 200)
+	}
+	g.load(t, setup{})
+	restartedStore()
+}
