@@ -1,7 +1,9 @@
 package caddydpop
 
 import (
+	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/caddy-dpop/caddy-dpop/internal/failure"
 	"github.com/caddy-dpop/caddy-dpop/internal/proof"
@@ -41,26 +43,48 @@ func (h *Handler) publicURLs(req *request) ([]proof.URI, *failure.Failure) {
 
 // targetPath returns the path of the request's target in normal form. A target
 // without one (RFC 9112 §3.2.3 and §3.2.4) has no URL that a proof could name.
+// It is taken from the target's text: net/url gives another path back for some.
 func targetPath(req *request) (string, *failure.Failure) {
-	if !strings.HasPrefix(req.url.Path, "/") {
-		// RFC 9112 §3.2.2: the absolute form may have an empty path.
-		if req.url.Path != "" || req.url.Host == "" || req.url.Scheme == "" {
-			return "", malformed("the request target is not a path or an absolute URI")
-		}
-	}
-	if req.url.Scheme != "" {
-		if _, ok := proof.NormalizeScheme(req.url.Scheme); !ok || req.url.User != nil {
+	path := req.target
+	if scheme, rest, ok := strings.Cut(path, "://"); ok && !strings.HasPrefix(path, "/") {
+		// RFC 9112 §3.2.2: the absolute form, which may have an empty path.
+		if _, ok := proof.NormalizeScheme(scheme); !ok || req.url.User != nil {
 			return "", malformed("the request target is an absolute URI of another scheme than http and https, or with user information")
+		}
+		path = "/"
+		if end := strings.IndexAny(rest, "/?#"); end >= 0 && rest[end] == '/' {
+			path = rest[end:]
 		}
 	}
 	if strings.Contains(req.target, "#") {
 		return "", malformed("the request target has a fragment")
 	}
-	path, err := proof.NormalizePath(req.url.EscapedPath())
+	path, _, _ = strings.Cut(path, "?")
+	if !strings.HasPrefix(path, "/") {
+		return "", malformed("the request target is not a path or an absolute URI")
+	}
+	path, err := proof.NormalizePath(escapeNonASCII(path))
 	if err != nil {
 		return "", malformed("the path of the request target is not that of a URI")
 	}
 	return path, nil
+}
+
+// escapeNonASCII writes the bytes of a target that no URI can hold, and that
+// clients send all the same, in the way that they must stand in htu.
+func escapeNonASCII(path string) string {
+	if strings.IndexFunc(path, func(r rune) bool { return r >= utf8.RuneSelf }) < 0 {
+		return path
+	}
+	var b strings.Builder
+	for i := range len(path) {
+		if path[i] < utf8.RuneSelf {
+			b.WriteByte(path[i])
+		} else {
+			fmt.Fprintf(&b, "%%%02X", path[i])
+		}
+	}
+	return b.String()
 }
 
 // scheme returns the scheme by which the client reached this server: its own, or

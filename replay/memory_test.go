@@ -293,11 +293,14 @@ func TestMemoryHorizonUnderConcurrency(t *testing.T) {
 }
 
 func TestKeyOf(t *testing.T) {
-	if KeyOf("a", "b") == KeyOf("a", "c") || KeyOf("a", "b") == KeyOf("c", "b") {
-		t.Error("different proofs have one key")
+	one, again := KeyOf("thumbprint", "jti"), KeyOf("thumbprint", "jti")
+	if one != again {
+		t.Error("one proof has two keys")
 	}
-	if KeyOf("a", "b") != KeyOf("a", "b") {
-		t.Error("one proof has different keys")
+	for _, other := range []Key{KeyOf("thumbprint", "other"), KeyOf("another", "jti"), KeyOf("thumbprin", "tjti"), KeyOf("", "thumbprint.jti")} {
+		if one == other {
+			t.Error("two proofs have one key")
+		}
 	}
 }
 

@@ -1,6 +1,9 @@
 package failure
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Scheme is an HTTP authentication scheme for access tokens.
 type Scheme string
@@ -77,27 +80,35 @@ func quotable(value string) string {
 }
 
 // FromBearer turns the Bearer challenges among an upstream's into DPoP
-// challenges, and reports whether there were any. One that cannot be read stays
-// as it is.
-func (c Challenger) FromBearer(values []string) ([]string, bool) {
-	var lines []string
-	var found bool
+// challenges, or drops them if it has one of its own, and reports whether there
+// were any.
+func (c Challenger) FromBearer(values []string) (lines []string, found bool) {
+	var all []string
 	for _, value := range values {
-		for _, challenge := range splitChallenges(value) {
-			scheme, params, _ := strings.Cut(challenge, " ")
-			if !strings.EqualFold(scheme, string(Bearer)) {
-				lines = append(lines, challenge)
-				continue
-			}
-			found = true
-			line := string(DPoP)
-			if params = strings.TrimSpace(params); params != "" {
-				line += " " + params + ","
-			}
-			lines = append(lines, line+` algs="`+strings.Join(c.Algorithms, " ")+`"`)
+		all = append(all, splitChallenges(value)...)
+	}
+	own := slices.ContainsFunc(all, func(challenge string) bool { return isOf(DPoP, challenge) })
+	for _, challenge := range all {
+		if !isOf(Bearer, challenge) {
+			lines = append(lines, challenge)
+			continue
 		}
+		found = true
+		if own {
+			continue
+		}
+		line := string(DPoP)
+		if _, params, _ := strings.Cut(challenge, " "); params != "" {
+			line += " " + params + ","
+		}
+		lines = append(lines, line+` algs="`+strings.Join(c.Algorithms, " ")+`"`)
 	}
 	return lines, found
+}
+
+func isOf(scheme Scheme, challenge string) bool {
+	name, _, _ := strings.Cut(challenge, " ")
+	return strings.EqualFold(name, string(scheme))
 }
 
 // splitChallenges takes the challenges of one WWW-Authenticate value apart
@@ -106,11 +117,15 @@ func (c Challenger) FromBearer(values []string) ([]string, bool) {
 func splitChallenges(value string) []string {
 	var challenges []string
 	for _, element := range splitList(value) {
-		if len(challenges) > 0 && isParameter(element) {
-			challenges[len(challenges)-1] += ", " + element
-		} else {
+		if len(challenges) == 0 || !isParameter(element) {
 			challenges = append(challenges, element)
+			continue
 		}
+		last := &challenges[len(challenges)-1]
+		if strings.Contains(*last, " ") {
+			*last += ","
+		}
+		*last += " " + element
 	}
 	return challenges
 }

@@ -188,7 +188,10 @@ func (s *scanner) value(depth int) (Value, error) {
 	default:
 		err = s.literal()
 	}
-	return Value(s.text[start:s.at]), err
+	if err != nil {
+		return nil, err
+	}
+	return Value(s.text[start:s.at]), nil
 }
 
 func (s *scanner) object(depth int) ([]member, error) {

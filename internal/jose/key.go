@@ -259,7 +259,7 @@ func parseRSA(jwk Object) (*Key, error) {
 		return nil, errExponent
 	}
 	exponent := new(big.Int).SetBytes(eOctets).Int64()
-	if !soundExponent(exponent) {
+	if !soundExponent(exponent) || exponent > maxExponent {
 		return nil, errExponent
 	}
 	return &Key{
@@ -268,7 +268,11 @@ func parseRSA(jwk Object) (*Key, error) {
 	}, nil
 }
 
-var errExponent = errors.New("e is not odd and from 3 to 2147483647")
+// maxExponent is the exponent that nearly all keys have. Larger ones make a
+// verification cost up to three times as much, and who sends a key is anonymous.
+const maxExponent = 65537
+
+var errExponent = errors.New("e is not odd and from 3 to 65537")
 
 // soundExponent reports whether crypto/rsa can hold a public exponent, and it is
 // odd and not 1, which would make every message its own signature.

@@ -114,7 +114,9 @@ func TestFromIssuer(t *testing.T) {
 		{"a document too large", "", "", map[string]page{oauth: fixed(`{"pad":"` + strings.Repeat("a", 512<<10) + `"}`),
 			openID: metadata("", "/jwks"), "/jwks": keys}, []string{oauth, openID, "/jwks"}, true},
 		{"a redirect to another host", "", "", map[string]page{
-			oauth:  func(*site) http.HandlerFunc { return http.RedirectHandler("https://evil.example/", 302).ServeHTTP },
+			oauth: func(*site) http.HandlerFunc {
+				return http.RedirectHandler("https://evil.example/", http.StatusFound).ServeHTTP
+			},
 			openID: metadata("", "/jwks"), "/jwks": keys}, []string{oauth, openID, "/jwks"}, true},
 
 		{"none", "", "", nil, []string{oauth, openID}, false},

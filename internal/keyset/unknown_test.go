@@ -205,7 +205,7 @@ func TestUnknownJoinsARefresh(t *testing.T) {
 		release <- kids("a")
 		expectFind(t, c, "a", 1)
 		time.Sleep(10 * time.Minute) // of the bubble's clock
-		expectFind(t, c, "a", 1)    // starts the refresh
+		expectFind(t, c, "a", 1)     // starts the refresh
 		var done sync.WaitGroup
 		done.Go(func() { expectFind(t, c, "b", 1) })
 		done.Go(func() { expectFind(t, c, "x", 0) })

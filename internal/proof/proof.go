@@ -257,9 +257,11 @@ func (w Window) CheckValidity(p *Proof, now time.Time) *failure.Failure {
 }
 
 func clockError(seconds float64) failure.Detail {
+	const most = 1e12 // what logs can hold, and milliseconds of it too
+	seconds = min(max(seconds, -most), most)
 	return failure.Detail{Name: "clock_error_seconds", Value: math.Round(seconds*1000) / 1000}
 }
 
 func seconds(t time.Time) float64 {
-	return float64(t.UnixMilli()) / 1000
+	return float64(t.Unix()) + float64(t.Nanosecond())/1e9
 }

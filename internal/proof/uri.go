@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"bytes"
 	"errors"
 	"net/netip"
 	"strings"
@@ -95,15 +96,14 @@ func NormalizeAuthority(scheme, authority string) (string, error) {
 }
 
 func isPort(port string) bool {
-	if len(port) > 5 {
-		return false
-	}
+	number := 0
 	for i := range len(port) {
-		if port[i] < '0' || port[i] > '9' {
+		if port[i] < '0' || port[i] > '9' || i == 5 {
 			return false
 		}
+		number = 10*number + int(port[i]-'0')
 	}
-	return true
+	return number <= 65535
 }
 
 // NormalizePath puts the path of a URI in normal form: unreserved characters
@@ -144,7 +144,8 @@ var (
 	unreserved = classes(unreservedBytes, "")
 	hostByte   = classes(unreservedBytes+subDelims, "")
 	// WHATWG URLs leave some characters bare in a path that RFC 3986 knows only
-	// percent-encoded. None of them delimits anything, so both spellings are one.
+	// percent-encoded. None of them delimits anything in a path, so both spellings
+	// are one.
 	// The backslash is not among them: to many parsers it is a slash.
 	pathByte = classes(unreservedBytes+subDelims+":@/", "\"<>[]^`{|}")
 )
@@ -231,7 +232,7 @@ func removeDotSegments(path string) string {
 		switch segment {
 		case ".":
 		case "..":
-			if slash := strings.LastIndexByte(string(out), '/'); slash >= 0 {
+			if slash := bytes.LastIndexByte(out, '/'); slash >= 0 {
 				out = out[:slash]
 			}
 		default:
