@@ -1,0 +1,159 @@
+// Real clients of a protected resource:
+//
+//     node clients.mjs <issuer> <audience of the tokens> <URL of the resource>
+//
+// Each combination of library, grant, token algorithm and proof algorithm gets
+// a token and makes some calls. A call is a case, and prints a line of JSON.
+
+import { createHash } from 'node:crypto';
+
+import * as oauth from 'oauth4webapi';
+import * as oidc from 'openid-client';
+
+import { clientSecret, proofAlgorithms, redirectUri, resource, scope, tokenAlgorithms } from './agreed.mjs';
+
+const [issuer, audience, url] = process.argv.slice(2);
+
+// The libraries send through here: it shows the proof of the last request, and
+// lets a thief send an earlier one.
+const wire = {
+  proof: undefined,
+  stolen: undefined,
+  fetch(url, init) {
+    if (wire.stolen) init.headers.dpop = wire.stolen;
+    wire.proof = init.headers.dpop;
+    return fetch(url, init);
+  },
+};
+
+const libraries = {
+  async 'openid-client'(clientId) {
+    const config = await oidc.discovery(new URL(issuer), clientId, {}, oidc.ClientSecretPost(clientSecret), {
+      execute: [oidc.allowInsecureRequests],
+    });
+    config[oidc.customFetch] = wire.fetch;
+    return {
+      newKey: async (algorithm) => oidc.getDPoPHandle(config, await oidc.randomDPoPKeyPair(algorithm)),
+      grants: {
+        client_credentials: (resource, DPoP) => oidc.clientCredentialsGrant(config, { resource, scope }, { DPoP }),
+        async authorization_code(resource, DPoP) {
+          const pkceCodeVerifier = oidc.randomPKCECodeVerifier();
+          const expectedState = oidc.randomState();
+          const callback = await logIn(oidc.buildAuthorizationUrl(config, {
+            redirect_uri: redirectUri,
+            resource,
+            scope: `openid ${scope}`,
+            state: expectedState,
+            code_challenge: await oidc.calculatePKCECodeChallenge(pkceCodeVerifier),
+            code_challenge_method: 'S256',
+          }));
+          return oidc.authorizationCodeGrant(config, callback, { pkceCodeVerifier, expectedState }, { resource }, { DPoP });
+        },
+      },
+      call: (token, method, headers, body, DPoP) =>
+        oidc.fetchProtectedResource(config, token, new URL(url), method, body, headers, { DPoP }),
+    };
+  },
+
+  async oauth4webapi(clientId) {
+    const options = { [oauth.allowInsecureRequests]: true };
+    const identifier = new URL(issuer);
+    const as = await oauth.processDiscoveryResponse(identifier, await oauth.discoveryRequest(identifier, options));
+    const client = { client_id: clientId };
+    const authentication = oauth.ClientSecretPost(clientSecret);
+    return {
+      newKey: async (algorithm) => oauth.DPoP(client, await oauth.generateKeyPair(algorithm)),
+      grants: {
+        async client_credentials(resource, DPoP) {
+          const response = await oauth.clientCredentialsGrantRequest(as, client, authentication, { resource, scope }, { ...options, DPoP });
+          return oauth.processClientCredentialsResponse(as, client, response);
+        },
+        async authorization_code(resource, DPoP) {
+          const verifier = oauth.generateRandomCodeVerifier();
+          const state = oauth.generateRandomState();
+          const request = new URL(as.authorization_endpoint);
+          request.search = new URLSearchParams({
+            client_id: clientId,
+            response_type: 'code',
+            redirect_uri: redirectUri,
+            resource,
+            scope: `openid ${scope}`,
+            state,
+            code_challenge: await oauth.calculatePKCECodeChallenge(verifier),
+            code_challenge_method: 'S256',
+          });
+          const parameters = oauth.validateAuthResponse(as, client, await logIn(request), state);
+          const response = await oauth.authorizationCodeGrantRequest(as, client, authentication, parameters, redirectUri, verifier, {
+            ...options, DPoP, additionalParameters: { resource },
+          });
+          return oauth.processAuthorizationCodeResponse(as, client, response, { requireIdToken: true });
+        },
+      },
+      call: (token, method, headers, body, DPoP) =>
+        oauth.protectedResourceRequest(token, method, new URL(url), headers, body, { ...options, DPoP, [oauth.customFetch]: wire.fetch }),
+    };
+  },
+};
+
+// logIn is the browser: it follows an authorization request, with cookies, to
+// where the provider sends it back to the client.
+async function logIn(url) {
+  const cookies = new Map();
+  for (let hops = 0; hops < 10; hops++) {
+    if (url.href.startsWith(redirectUri)) return url;
+    const cookie = Array.from(cookies, (pair) => pair.join('=')).join('; ');
+    const response = await fetch(url, { headers: { cookie }, redirect: 'manual' });
+    for (const line of response.headers.getSetCookie()) {
+      const [, name, value] = line.match(/^([^=]+)=([^;]*)/);
+      cookies.set(name, value);
+    }
+    if (!response.headers.has('location')) throw new Error(`${url} answered ${response.status}: ${await response.text()}`);
+    url = new URL(response.headers.get('location'), url);
+  }
+  throw new Error(`the provider does not come to an end: ${url}`);
+}
+
+// outcome tells what became of a call. The libraries throw a challenge, parsed.
+async function outcome(call) {
+  try {
+    const response = await call;
+    return { status: response.status, answer: await response.text() };
+  } catch (err) {
+    if (err.code !== oauth.WWW_AUTHENTICATE_CHALLENGE) throw err;
+    return { status: err.status, challenges: err.cause.map(({ scheme, parameters: { error } }) => `${scheme} ${error}`) };
+  }
+}
+
+const decodeHeader = (jws) => JSON.parse(Buffer.from(jws.split('.')[0], 'base64url'));
+
+for (const [name, connect] of Object.entries(libraries)) {
+  const library = await connect(name);
+  for (const proofAlgorithm of proofAlgorithms) {
+    const [key, otherKey] = await Promise.all([library.newKey(proofAlgorithm), library.newKey(proofAlgorithm)]);
+    for (const [grant, getToken] of Object.entries(library.grants)) {
+      for (const tokenAlgorithm of tokenAlgorithms) {
+        const { access_token: token } = await getToken(resource(audience, tokenAlgorithm), key);
+        const run = async (kind, method, DPoP) => {
+          const id = [name, grant, tokenAlgorithm, proofAlgorithm, kind].join('/');
+          const headers = new Headers({ 'X-Case': id });
+          const body = method === 'POST' ? JSON.stringify({ case: id }) : null;
+          const result = await outcome(library.call(token, method, headers, body, DPoP));
+          console.log(JSON.stringify({
+            case: id,
+            token: createHash('sha256').update(token).digest('hex'),
+            token_alg: decodeHeader(token).alg,
+            proof_alg: wire.proof && decodeHeader(wire.proof).alg,
+            ...result,
+          }));
+        };
+        await run('get', 'GET', key);
+        await run('post', 'POST', key);
+        wire.stolen = wire.proof;
+        await run('replay', 'POST', key);
+        wire.stolen = undefined;
+        await run('other-key', 'GET', otherKey);
+        await run('bearer', 'GET', undefined);
+      }
+    }
+  }
+}
