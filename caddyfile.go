@@ -67,8 +67,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		h.Mode = Mode(d.Val())
 		b.note("mode")
 		b.seen["mode"] = true
-		if d.NextArg() {
-			return d.ArgErr()
+		if err := b.noArguments(); err != nil {
+			return err
 		}
 	}
 	err := b.each(map[string]func() error{
@@ -127,7 +127,7 @@ func (p *Proof) unmarshal(b *block) error {
 
 func (h *Handler) unmarshalReplay(b *block) error {
 	if !b.d.NextArg() {
-		return b.d.ArgErr()
+		return b.argErr()
 	}
 	const namespace = "dpop.replay"
 	store := b.d.Val()
@@ -149,7 +149,7 @@ func (h *Handler) unmarshalReplay(b *block) error {
 func (h *Handler) unmarshalClaimHeader(b *block) error {
 	var header ClaimHeader
 	if !b.d.AllArgs(&header.Header, &header.Path) {
-		return b.d.ArgErr()
+		return b.argErr()
 	}
 	b.note(fmt.Sprintf("claim_headers[%d]", len(h.ClaimHeaders)))
 	h.ClaimHeaders = append(h.ClaimHeaders, header)
@@ -162,18 +162,20 @@ type block struct {
 	path  string                     // JSON path of the block
 	lines map[string]caddyfile.Token // by JSON path, of the whole directive
 	seen  map[string]bool            // settings of this block
+
+	current string // the setting that is being read
 }
 
 // newBlock begins at the name of a directive, or of a module.
 func newBlock(d *caddyfile.Dispenser) *block {
 	d.Next()
-	return &block{d: d, lines: map[string]caddyfile.Token{"": d.Token()}, seen: make(map[string]bool)}
+	return &block{d: d, lines: map[string]caddyfile.Token{"": d.Token()}, seen: make(map[string]bool), current: d.Val()}
 }
 
 // within returns the block that follows, whose settings are at the JSON path.
 func (b *block) within(path string) *block {
 	b.lines[path] = b.d.Token()
-	return &block{d: b.d, path: path, lines: b.lines, seen: make(map[string]bool)}
+	return &block{d: b.d, path: path, lines: b.lines, seen: make(map[string]bool), current: b.current}
 }
 
 // note remembers that a setting stands at the current token.
@@ -206,6 +208,7 @@ func (b *block) each(settings map[string]func() error, repeatable ...string) err
 			return b.d.Errf("setting '%s' is repeated", name)
 		}
 		b.seen[name] = !slices.Contains(repeatable, name)
+		b.current = name
 		b.note(orDefault(jsonNames[name], name))
 		if err := read(); err != nil {
 			return err
@@ -214,9 +217,14 @@ func (b *block) each(settings map[string]func() error, repeatable ...string) err
 	return nil
 }
 
+// argErr is the error for too many or too few arguments of a setting.
+func (b *block) argErr() error {
+	return fmt.Errorf("%s: %w", b.current, b.d.ArgErr())
+}
+
 func (b *block) noArguments() error {
 	if b.d.NextArg() {
-		return b.d.ArgErr()
+		return b.argErr()
 	}
 	return nil
 }
@@ -224,7 +232,7 @@ func (b *block) noArguments() error {
 func (b *block) text(value *string) error {
 	name := b.d.Val()
 	if !b.d.AllArgs(value) {
-		return b.d.ArgErr()
+		return b.argErr()
 	}
 	if *value == "" {
 		return b.d.Errf("%s: an empty value", name)
@@ -236,7 +244,7 @@ func (b *block) list(values *[]string) error {
 	name := b.d.Val()
 	*values = b.d.RemainingArgs()
 	if len(*values) == 0 {
-		return b.d.ArgErr()
+		return b.argErr()
 	}
 	for _, value := range *values {
 		if value == "" {

@@ -1,0 +1,216 @@
+package caddytest
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+)
+
+var update = flag.Bool("update", false, "write what is adapted into the files of testdata/adapt")
+
+// adapt returns the JSON that a Caddyfile is adapted to, for people, or the error.
+func adapt(t *testing.T, text string) (string, bool) {
+	t.Helper()
+	config, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		return err.Error() + "\n", false
+	}
+	if len(warnings) > 0 {
+		t.Errorf("warnings: %v", warnings)
+	}
+	var pretty bytes.Buffer
+	if err := json.Indent(&pretty, config, "", "\t"); err != nil {
+		t.Fatal(err)
+	}
+	return pretty.String() + "\n", true
+}
+
+const separator = "----------\n"
+
+// Each file holds a Caddyfile, a line of dashes, and its JSON or the error.
+func TestAdapt(t *testing.T) {
+	files, err := filepath.Glob("testdata/adapt/*.txt")
+	if err != nil || len(files) < 10 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			caddyfile, want, ok := strings.Cut(string(text), separator)
+			if !ok && !*update {
+				t.Fatal("no line of dashes")
+			}
+			got, _ := adapt(t, caddyfile)
+			if *update {
+				if err := os.WriteFile(file, []byte(caddyfile+separator+got), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if got != want {
+				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
+
+// Each wrong line is an error that names the setting and the line. In the rows
+// it stands alone in a handler that has an issuer and an audience.
+func TestWrongSettings(t *testing.T) {
+	for _, row := range []struct{ line, setting string }{
+		{"foo", "foo"},
+		{"mode stict", "mode"},
+		{"mode", "mode"},
+		{"mode strict optional", "mode"},
+		{"mode strict\nmode strict", "mode"},
+		{"audience x", "audience"},
+		{"issuer https://sso.example.com", "issuer"}, // repeated
+		{"issuer https://b.example {\nfoo\n}", "foo"},
+		{"issuer https://b.example {\njwks_url http://b.example/jwks\n}", "jwks_url"},
+		{"issuer https://b.example {\ndiscovery_url ftp://b.example\n}", "discovery_url"},
+		{"issuer https://b.example {\njwks_url https://b.example/jwks\njwks_file x\n}", "jwks_url"},
+		{"issuer https://b.example {\ntimeout 0s\n}", "timeout"},
+		{"issuer https://b.example {\ntimeout soon\n}", "timeout"},
+		{"issuer https://b.example {\nalgorithms RS256 HS256\n}", "algorithms"},
+		{"issuer https://b.example {\nalgorithms RS256 RS256\n}", "algorithms"},
+		{"issuer https://b.example {\nprofile x\n}", "profile"},
+		{"issuer https://b.example {\nprofile rfc9068\ntoken_types JWT\n}", "token_types"},
+		{"issuer https://b.example {\nallow_http yes\n}", "allow_http"},
+		{"issuer https://b.example {\naudience * x\n}", "audience"},
+		{"issuer https://b.example {\nca\n}", "ca"},
+		{"issuer http://b.example", "issuer"},
+		{"issuer b.example", "issuer"},
+		{"issuer https://b.example?x", "issuer"},
+		{"issuer", "issuer"},
+		{"clock_skew -1s", "clock_skew"},
+		{"clock_skew 48h", "clock_skew"},
+		{"clock_skew x", "clock_skew"},
+		{"proof {\nmax_age 0s\n}", "max_age"},
+		{"proof {\nmax_age -1s\n}", "max_age"},
+		{"proof {\nmax_age 25h\n}", "max_age"},
+		{"proof {\nalgorithms none\n}", "algorithms"},
+		{"proof x {\nmax_age 1s\n}", "proof"},
+		{"proof {\nfoo\n}", "foo"},
+		{"replay", "replay"},
+		{"replay rediss", "replay"},
+		{"replay memory x", "memory"},
+		{"replay memory {\nmax_entries 0\n}", "max_entries"},
+		{"replay memory {\nmax_entries 1.5\n}", "max_entries"},
+		{"replay memory {\nfoo\n}", "foo"},
+		{"replay off {\nmax_entries 5\n}", "max_entries"},
+		{"replay off\nreplay memory", "replay"},
+		{"public_url api.example.com", "public_url"},
+		{"public_url https://api.example.com?x", "public_url"},
+		{"public_url https://a@api.example.com", "public_url"},
+		{"public_url https://api.example.com https://API.example.com:443/", "public_url"},
+		{"forwarded_host\npublic_url https://api.example.com", "forwarded_host"},
+		{"upstream_token basic", "upstream_token"},
+		{"claim_header X-A", "claim_header"},
+		{"claim_header X-A sub\nclaim_header x-a sub", "claim_header"},
+		{"claim_header Authorization sub", "claim_header"},
+		{"claim_header X_A sub", "claim_header"},
+		{"claim_header X:A sub", "claim_header"},
+		{"realm \"a\tb\"", "realm"},
+		{"name \"\"", "name"},
+	} {
+		text := "localhost\ndpop {\nissuer https://sso.example.com\naudience https://api.example.com\n" + row.line + "\n}\n"
+		got, ok := adapt(t, text)
+		if ok {
+			t.Errorf("%q was accepted", row.line)
+			continue
+		}
+		if !strings.Contains(got, row.setting) || !strings.Contains(strings.ToLower(got), "caddyfile:") {
+			t.Errorf("%q: the error does not name the setting and the line: %s", row.line, got)
+		}
+	}
+}
+
+// A placeholder is not judged before it has a value, and then it is.
+func TestPlaceholdersInSettings(t *testing.T) {
+	const text = `http://127.0.0.1:{{PORT}}
+dpop {
+	mode {env.DPOP_TEST_MODE}
+	issuer https://sso.example.com {
+		jwks_file {env.DPOP_TEST_FILE}
+	}
+	audience {env.DPOP_TEST_AUDIENCE}
+}
+`
+	dir := t.TempDir()
+	keys := filepath.Join(dir, "keys.json")
+	if err := os.WriteFile(keys, []byte(`{"keys":[]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config, ok := adapt(t, strings.Replace(text, "{{PORT}}", freePort(), 1))
+	if !ok {
+		t.Fatal(config)
+	}
+	for _, row := range []struct{ mode, file, audience, want string }{
+		{"strict", keys, "x", ""},
+		{"", keys, "x", "mode"},
+		{"{report", keys, "x", "mode"},
+		{"strict", keys + ".missing", "x", "jwks_file"},
+		{"strict", keys, "", "audiences[0]"},
+	} {
+		t.Setenv("DPOP_TEST_MODE", row.mode)
+		t.Setenv("DPOP_TEST_FILE", row.file)
+		t.Setenv("DPOP_TEST_AUDIENCE", row.audience)
+		err := caddy.Validate(decoded(t, config))
+		if row.want == "" && err != nil || row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)) {
+			t.Errorf("%+v: %v", row, err)
+		}
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 {
+		t.Errorf("validating wrote something: %v %v", left, err)
+	}
+}
+
+func decoded(t *testing.T, text string) *caddy.Config {
+	t.Helper()
+	config := new(caddy.Config)
+	if err := json.Unmarshal([]byte(text), config); err != nil {
+		t.Fatal(err)
+	}
+	return config
+}
+
+// The examples are formatted, load, and have a JSON twin that says the same.
+func TestExamples(t *testing.T) {
+	text, err := os.ReadFile("../examples/Caddyfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, ok := adapt(t, string(text))
+	if !ok {
+		t.Fatal(got)
+	}
+	twin, err := os.ReadFile("../examples/caddy.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var a, b bytes.Buffer
+	if err := json.Compact(&a, []byte(got)); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Compact(&b, twin); err != nil {
+		t.Fatal(err)
+	}
+	// people write > as it is
+	if strings.ReplaceAll(a.String(), `\u003e`, ">") != strings.ReplaceAll(b.String(), `\u003e`, ">") {
+		t.Errorf("caddy.json is not what Caddyfile says: want\n%s", got)
+	}
+	if err := caddy.Validate(decoded(t, string(twin))); err != nil {
+		t.Error(err)
+	}
+}
