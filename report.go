@@ -33,16 +33,16 @@ func (h *Handler) conclude(r *http.Request, req *request, o outcome, f *failure.
 	case o == reported:
 		level = zapcore.WarnLevel
 	}
-	if c := h.logger.Check(level, message(o)); c != nil {
+	if c := h.logger.Check(level, messages[o]+string(f.Reason)); c != nil {
 		c.Write(append(req.fields(r), detailFields(f)...)...)
 	}
 }
 
-func message(o outcome) string {
-	if o == reported {
-		return "would refuse request"
-	}
-	return "refused request"
+// messages end in the reason, so that a flood of one reason, of which only
+// samples are logged, hides no other.
+var messages = map[outcome]string{
+	refused:  "refused request: ",
+	reported: "would refuse request: ",
 }
 
 // fields describe a request, without anything that could be a credential: of
@@ -91,8 +91,7 @@ func (v *verdict) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 }
 
 // sampled returns a logger that under a flood of refusals writes the first
-// hundred lines of each second, and then every hundredth, for each reason's
-// level and message.
+// hundred lines of each second, and then every hundredth, of each message.
 func sampled(logger *zap.Logger) *zap.Logger {
 	return logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(core, time.Second, 100, 100)
