@@ -53,14 +53,18 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    }
 //	    public_url     <base-url...>
 //	    forwarded_host
+//	    require_scope  <scope...>
+//	    require_claim  <path> <value...>
+//	    require_acr    <acr...>
+//	    max_auth_age   <duration>
 //	    upstream_token bearer|dpop|none
 //	    claim_header   <header> <path>
 //	    realm          <name>
 //	    name           <name>
 //	}
 //
-// Every setting but issuer and claim_header may stand once. The fields of
-// Handler and Issuer say what the settings mean.
+// Every setting may stand once, but for issuer, require_scope, require_claim and
+// claim_header. The fields of Handler and Issuer say what the settings mean.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	b := newBlock(d)
 	if d.NextArg() {
@@ -80,11 +84,15 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"replay":         func() error { return h.unmarshalReplay(b) },
 		"public_url":     func() error { return b.list(&h.PublicURLs) },
 		"forwarded_host": func() error { return b.flag(&h.ForwardedHost) },
+		"require_scope":  func() error { return b.more(&h.RequiredScopes) },
+		"require_claim":  func() error { return h.unmarshalRequiredClaim(b) },
+		"require_acr":    func() error { return b.list(&h.RequiredACR) },
+		"max_auth_age":   func() error { return b.positive(&h.MaxAuthAge) },
 		"upstream_token": func() error { return b.text((*string)(&h.UpstreamToken)) },
 		"claim_header":   func() error { return h.unmarshalClaimHeader(b) },
 		"realm":          func() error { return b.text(&h.Realm) },
 		"name":           func() error { return b.text(&h.Name) },
-	}, "issuer", "claim_header")
+	}, "issuer", "require_scope", "require_claim", "claim_header")
 	if err != nil {
 		return err
 	}
@@ -156,6 +164,16 @@ func (h *Handler) unmarshalClaimHeader(b *block) error {
 	return nil
 }
 
+func (h *Handler) unmarshalRequiredClaim(b *block) error {
+	b.note(fmt.Sprintf("required_claims[%d]", len(h.RequiredClaims)))
+	args := b.d.RemainingArgs()
+	if len(args) < 2 {
+		return b.argErr()
+	}
+	h.RequiredClaims = append(h.RequiredClaims, RequiredClaim{Path: args[0], Values: args[1:]})
+	return nil
+}
+
 // block reads the settings of one block, and notes where they stand.
 type block struct {
 	d     *caddyfile.Dispenser
@@ -188,11 +206,14 @@ func (b *block) note(setting string) {
 
 // jsonNames are the JSON names of settings that are called otherwise here.
 var jsonNames = map[string]string{
-	"audience":     "audiences",
-	"ca":           "ca_files",
-	"claim_header": "claim_headers",
-	"issuer":       "issuers",
-	"public_url":   "public_urls",
+	"audience":      "audiences",
+	"ca":            "ca_files",
+	"claim_header":  "claim_headers",
+	"issuer":        "issuers",
+	"public_url":    "public_urls",
+	"require_acr":   "required_acr",
+	"require_claim": "required_claims",
+	"require_scope": "required_scopes",
 }
 
 // each reads the block's settings. Unknown ones are errors, and so are repeated
@@ -252,6 +273,14 @@ func (b *block) list(values *[]string) error {
 		}
 	}
 	return nil
+}
+
+// more reads a list that goes on where the setting is repeated.
+func (b *block) more(values *[]string) error {
+	var list []string
+	err := b.list(&list)
+	*values = append(*values, list...)
+	return err
 }
 
 func (b *block) flag(value *bool) error {

@@ -14,6 +14,7 @@ import (
 	"github.com/caddy-dpop/caddy-dpop/internal/failure"
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
 	"github.com/caddy-dpop/caddy-dpop/internal/proof"
+	"github.com/caddy-dpop/caddy-dpop/internal/token"
 	"github.com/caddy-dpop/caddy-dpop/replay"
 )
 
@@ -87,6 +88,20 @@ type Handler struct {
 	// `X-Forwarded-Host`: allow it only for one that sets the header itself.
 	ForwardedHost bool `json:"forwarded_host,omitempty"`
 
+	// Scopes that a token must have, all of them, in its `scope`, else its `scp`.
+	RequiredScopes []string `json:"required_scopes,omitempty"`
+
+	// Claims that a token must have; all of these must hold.
+	RequiredClaims []RequiredClaim `json:"required_claims,omitempty"`
+
+	// Authentication context classes, of which a token's `acr` must be one. Others
+	// are answered by a step-up challenge (RFC 9470).
+	RequiredACR []string `json:"required_acr,omitempty"`
+
+	// How long ago the user may have authenticated, by a token's `auth_time`. Older
+	// ones are answered by a step-up challenge (RFC 9470). Default: any time.
+	MaxAuthAge caddy.Duration `json:"max_auth_age,omitempty"`
+
 	// What the upstream gets for credentials:
 	//
 	// - `bearer` (default): `Authorization: Bearer` with the token, and no `DPoP`.
@@ -113,6 +128,7 @@ type Handler struct {
 	window       proof.Window
 	bases        []proof.URI // public URLs, their paths without a last slash
 	store        replay.Store
+	demands      token.Demands
 	upstream     UpstreamToken
 	claimHeaders []ClaimHeader // with canonical names
 	challenger   failure.Challenger
@@ -152,6 +168,16 @@ type Proof struct {
 
 	// For how long after its `iat` a proof is accepted. Default: `60s`.
 	MaxAge caddy.Duration `json:"max_age,omitempty"`
+}
+
+// RequiredClaim is a claim that a token must have.
+type RequiredClaim struct {
+	// The dotted path of the claim, such as `realm_access.roles`.
+	Path string `json:"path"`
+
+	// Of these one must be the claim's value, or in the array that it is. `scope` and
+	// `scp` count as lists of words.
+	Values []string `json:"values"`
 }
 
 // ClaimHeader is a claim that the upstream gets as a request header.
@@ -201,6 +227,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		MaxAge:    orDefault(time.Duration(settings.Proof.MaxAge), defaultMaxAge),
 		ClockSkew: settings.clockSkew(),
 	}
+	h.demands = settings.demandsOf()
 	if h.algorithms, err = check.algorithms(settings.Proof.Algorithms, defaultProofAlgorithms); err != nil {
 		return &settingError{"proof.algorithms", err}
 	}
@@ -259,6 +286,19 @@ func (h *Handler) clockSkew() time.Duration {
 		return defaultClockSkew
 	}
 	return time.Duration(*h.ClockSkew)
+}
+
+func (h *Handler) demandsOf() token.Demands {
+	demands := token.Demands{
+		Scopes:     h.RequiredScopes,
+		ACR:        h.RequiredACR,
+		MaxAuthAge: time.Duration(h.MaxAuthAge),
+		ClockSkew:  h.clockSkew(),
+	}
+	for _, claim := range h.RequiredClaims {
+		demands.Claims = append(demands.Claims, token.ClaimDemand(claim))
+	}
+	return demands
 }
 
 func orDefault[T comparable](value, fallback T) T {

@@ -134,7 +134,32 @@ func (c checker) handler(h *Handler) error {
 	if strings.ContainsFunc(h.Realm, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return wrong("realm", "holds a character that is not printable ASCII")
 	}
+	if err := c.demands(h); err != nil {
+		return err
+	}
 	return c.claimHeaders(h.ClaimHeaders)
+}
+
+// demands checks what tokens are required to have. Scopes and classes stand in
+// challenges as lists of words (RFC 6749 §3.3).
+func (c checker) demands(h *Handler) error {
+	for path, words := range map[string][]string{"required_scopes": h.RequiredScopes, "required_acr": h.RequiredACR} {
+		for i, word := range words {
+			notWord := func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }
+			if word == "" || strings.ContainsFunc(word, notWord) {
+				return wrong(path, "%q is not a word without spaces, quotes and backslashes", word)
+			}
+			if slices.Contains(words[:i], word) {
+				return wrong(path, "%s is repeated", word)
+			}
+		}
+	}
+	for i, claim := range h.RequiredClaims {
+		if claim.Path == "" || len(claim.Values) == 0 {
+			return wrong(fmt.Sprintf("required_claims[%d]", i), "needs the path of a claim and a value at least")
+		}
+	}
+	return checkDuration("max_auth_age", time.Duration(h.MaxAuthAge), 0)
 }
 
 // maxDuration bounds every time that can be set.

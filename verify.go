@@ -66,6 +66,10 @@ func (h *Handler) verify(ctx context.Context, req *request) (*access, *failure.F
 	if f := h.record(ctx, req, p); f != nil {
 		return nil, f
 	}
+	// 10. The token allows what is asked for here (RFC 6750 §3.1, RFC 9470 §3).
+	if f := h.demands.Check(good.Claims, now); f != nil {
+		return nil, f
+	}
 	return &access{creds.scheme, creds.token, good.Claims}, nil
 }
 
@@ -77,6 +81,9 @@ func (h *Handler) verifyBearer(ctx context.Context, req *request, creds credenti
 		return nil, f
 	}
 	if f := token.CheckUnbound(good.Claims); f != nil {
+		return nil, f
+	}
+	if f := h.demands.Check(good.Claims, h.now()); f != nil {
 		return nil, f
 	}
 	return &access{creds.scheme, creds.token, good.Claims}, nil

@@ -28,6 +28,11 @@ func (c Challenger) Challenges(f *Failure, used Scheme) []string {
 	if code == unavailable {
 		return nil
 	}
+	switch code {
+	case insufficientScope, insufficientAuthen:
+		// Another scheme would not help: the client has shown who it is.
+		return []string{c.challenge(used, code, f)}
+	}
 	dpopCode, bearerCode, offerBearer := code, code, c.Bearer
 	switch {
 	case code == noCode, code == invalidRequest:
@@ -38,14 +43,14 @@ func (c Challenger) Challenges(f *Failure, used Scheme) []string {
 		offerBearer = false
 	}
 	lines := make([]string, 0, 2)
-	lines = append(lines, c.challenge(DPoP, dpopCode, f.Description))
+	lines = append(lines, c.challenge(DPoP, dpopCode, f))
 	if offerBearer {
-		lines = append(lines, c.challenge(Bearer, bearerCode, f.Description))
+		lines = append(lines, c.challenge(Bearer, bearerCode, f))
 	}
 	return lines
 }
 
-func (c Challenger) challenge(scheme Scheme, code code, description string) string {
+func (c Challenger) challenge(scheme Scheme, code code, f *Failure) string {
 	var b strings.Builder
 	b.Grow(256)
 	b.WriteString(string(scheme))
@@ -63,7 +68,10 @@ func (c Challenger) challenge(scheme Scheme, code code, description string) stri
 	}
 	if code != noCode {
 		param("error", string(code))
-		param("error_description", description)
+		param("error_description", f.Description)
+		for _, p := range f.Parameters {
+			param(p.Name, p.Value)
+		}
 	}
 	if scheme == DPoP {
 		param("algs", strings.Join(c.Algorithms, " "))

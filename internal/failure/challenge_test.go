@@ -48,6 +48,14 @@ func TestAnswers(t *testing.T) {
 			[]string{dpop("invalid_token")}, []string{dpop("invalid_token")}},
 		{"keys or replay store not to be had", []Reason{KeysUnavailable, ReplayFull, ReplayUnavailable, ProofBeforeStart}, DPoP, 503,
 			[]string{}, []string{}},
+		{"scope or claim missing", []Reason{ScopeMissing, ClaimMissing}, DPoP, 403,
+			[]string{dpop("insufficient_scope")}, []string{dpop("insufficient_scope")}},
+		{"scope or claim missing, under Bearer", []Reason{ScopeMissing, ClaimMissing}, Bearer, 403,
+			nil, []string{bearer("insufficient_scope")}},
+		{"acr or age of authentication", []Reason{AuthenticationWeak, AuthenticationOld}, DPoP, 401,
+			[]string{dpop("insufficient_user_authentication")}, []string{dpop("insufficient_user_authentication")}},
+		{"acr or age of authentication, under Bearer", []Reason{AuthenticationWeak, AuthenticationOld}, Bearer, 401,
+			nil, []string{bearer("insufficient_user_authentication")}},
 		{"keys not to be had, under Bearer", []Reason{KeysUnavailable}, Bearer, 503,
 			nil, []string{}},
 	}
@@ -119,7 +127,9 @@ func TestUnavailableIsNeverSent(t *testing.T) {
 					if strings.Contains(line, "unavailable") || strings.Contains(line, `error=""`) {
 						t.Errorf("%s: %q", name, line)
 					}
-					if !c.Bearer && strings.HasPrefix(line, "Bearer") {
+					// what a token lacks is looked at after its scheme was accepted
+					lacks := slices.Contains([]code{insufficientScope, insufficientAuthen}, reasonAnswer[reason].code)
+					if !c.Bearer && !lacks && strings.HasPrefix(line, "Bearer") {
 						t.Errorf("%s: Bearer is offered where it is refused: %q", name, line)
 					}
 				}
@@ -161,5 +171,14 @@ func TestFromBearer(t *testing.T) {
 				t.Errorf("got %q, %t; want %q, %t", got, ok, test.want, test.ok)
 			}
 		})
+	}
+}
+
+func TestParametersStandInTheChallenge(t *testing.T) {
+	f := New(AuthenticationOld, "too old")
+	f.Parameters = []Parameter{{"max_age", "60"}, {"scope", `a "b`}}
+	want := `DPoP error="insufficient_user_authentication", error_description="too old", max_age="60", scope="a \"b", algs="ES256"`
+	if got := (Challenger{Algorithms: []string{"ES256"}}).Challenges(f, DPoP); len(got) != 1 || got[0] != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -58,19 +58,27 @@ const (
 	ProofBeforeStart  Reason = "proof_before_start" // its record may be another process's
 	ReplayFull        Reason = "replay_full"
 	ReplayUnavailable Reason = "replay_unavailable"
+
+	ScopeMissing       Reason = "scope_missing"
+	ClaimMissing       Reason = "claim_missing"
+	AuthenticationWeak Reason = "authentication_weak" // acr
+	AuthenticationOld  Reason = "authentication_old"  // auth_time
 )
 
 // code is an OAuth error code as it stands in a challenge.
 type code string
 
 const (
-	noCode            code = "" // RFC 6750 §3.1: without credentials, no error
-	invalidRequest    code = "invalid_request"
-	invalidToken      code = "invalid_token"
-	invalidDPoPProof  code = "invalid_dpop_proof"
-	unavailable       code = "unavailable" // never sent: 503 has no challenge
-	defaultRetryAfter      = 1             // seconds
+	noCode             code = "" // RFC 6750 §3.1: without credentials, no error
+	invalidRequest     code = "invalid_request"
+	invalidToken       code = "invalid_token"
+	invalidDPoPProof   code = "invalid_dpop_proof"
+	insufficientScope  code = "insufficient_scope"
+	insufficientAuthen code = "insufficient_user_authentication" // RFC 9470 §3
+	unavailable        code = "unavailable"                      // never sent: 503 has no challenge
 )
+
+const defaultRetryAfter = 1 // seconds
 
 type answer struct {
 	status int
@@ -82,6 +90,8 @@ var (
 	noneGiven    = answer{http.StatusUnauthorized, noCode}
 	badProof     = answer{http.StatusUnauthorized, invalidDPoPProof}
 	badToken     = answer{http.StatusUnauthorized, invalidToken}
+	forbidden    = answer{http.StatusForbidden, insufficientScope}
+	stepUp       = answer{http.StatusUnauthorized, insufficientAuthen}
 	notNow       = answer{http.StatusServiceUnavailable, unavailable}
 	reasonAnswer = map[Reason]answer{
 		RequestMalformed: badRequest,
@@ -131,6 +141,11 @@ var (
 		ProofBeforeStart:  notNow,
 		ReplayFull:        notNow,
 		ReplayUnavailable: notNow,
+
+		ScopeMissing:       forbidden,
+		ClaimMissing:       forbidden,
+		AuthenticationWeak: stepUp,
+		AuthenticationOld:  stepUp,
 	}
 )
 
@@ -142,9 +157,15 @@ type Failure struct {
 	Description string
 	// Details are for the operator alone.
 	Details []Detail
+	// Parameters stand in the challenge after the description. They come from the
+	// configuration alone.
+	Parameters []Parameter
 	// RetryAfter is in seconds, and counts for failures that pass by themselves.
 	RetryAfter int
 }
+
+// Parameter is a further parameter of a challenge, such as scope.
+type Parameter struct{ Name, Value string }
 
 // Detail is one fact about a failure, such as what was expected or found.
 type Detail struct {
