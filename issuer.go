@@ -11,8 +11,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddy-dpop/caddy-dpop/internal/authserver"
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
-	"github.com/caddy-dpop/caddy-dpop/internal/keyset"
 	"github.com/caddy-dpop/caddy-dpop/internal/token"
 )
 
@@ -70,7 +70,7 @@ var defaultTokenTypes = []string{token.AccessTokenType, "JWT", token.NoType}
 type issuer struct {
 	rules      token.Rules
 	algorithms jose.Algorithms
-	keys       keyset.Finder
+	keys       authserver.KeyFinder
 }
 
 // provisionIssuer makes an issuer of checked settings.
@@ -123,8 +123,8 @@ type keySetID struct {
 
 // sharedKeySet is a key set in the pool.
 type sharedKeySet struct {
-	*keyset.Cache
-	client *keyset.Client
+	*authserver.KeyCache
+	client *authserver.Client
 }
 
 // Destruct ends the key set when the last handler lets go of it.
@@ -135,9 +135,9 @@ func (s *sharedKeySet) Destruct() error {
 }
 
 // provisionKeys returns where the issuer's keys come from. Only files are read.
-func (h *Handler) provisionKeys(config *Issuer) (keyset.Finder, error) {
+func (h *Handler) provisionKeys(config *Issuer) (authserver.KeyFinder, error) {
 	if config.JWKSFile != "" {
-		file, err := keyset.NewFile(config.JWKSFile)
+		file, err := authserver.NewKeyFile(config.JWKSFile)
 		if err != nil {
 			return nil, &settingError{"jwks_file", err}
 		}
@@ -156,12 +156,12 @@ func (h *Handler) provisionKeys(config *Issuer) (keyset.Finder, error) {
 		timeout:      orDefault(time.Duration(config.Timeout), defaultIssuerTimeout),
 	}
 	shared, _, err := keySets.LoadOrNew(id, func() (caddy.Destructor, error) {
-		client := keyset.NewClient(roots, id.allowHTTP, id.timeout)
-		source := keyset.FromIssuer(client, id.issuer, id.discoveryURL)
+		client := authserver.NewClient(authserver.Trust{Roots: func() *x509.CertPool { return roots }, AllowHTTP: id.allowHTTP}, id.timeout)
+		source := authserver.KeysFromIssuer(client, id.issuer, id.discoveryURL)
 		if id.jwksURL != "" {
-			source = keyset.FromURL(client, id.jwksURL)
+			source = authserver.KeysFromURL(client, id.jwksURL)
 		}
-		return &sharedKeySet{keyset.NewCache(source), client}, nil
+		return &sharedKeySet{authserver.NewKeyCache(source), client}, nil
 	})
 	if err != nil {
 		return nil, err

@@ -12,8 +12,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/caddy-dpop/caddy-dpop/internal/authserver"
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
-	"github.com/caddy-dpop/caddy-dpop/internal/keyset"
 	"github.com/caddy-dpop/caddy-dpop/internal/proof"
 )
 
@@ -279,7 +279,7 @@ func (c checker) url(path, text string, allowHTTP bool) error {
 	if c.pending(text) {
 		return nil
 	}
-	if err := keyset.CheckURL(text, allowHTTP); err != nil {
+	if err := authserver.CheckURL(text, allowHTTP); err != nil {
 		return wrong(path, "%q: %w", text, err)
 	}
 	return nil

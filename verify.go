@@ -6,8 +6,8 @@ import (
 	"math"
 	"time"
 
+	"github.com/caddy-dpop/caddy-dpop/internal/authserver"
 	"github.com/caddy-dpop/caddy-dpop/internal/failure"
-	"github.com/caddy-dpop/caddy-dpop/internal/keyset"
 	"github.com/caddy-dpop/caddy-dpop/internal/proof"
 	"github.com/caddy-dpop/caddy-dpop/internal/token"
 	"github.com/caddy-dpop/caddy-dpop/replay"
@@ -128,7 +128,7 @@ func (h *Handler) verifyToken(ctx context.Context, req *request, text string) (*
 func keysUnavailable(err error) *failure.Failure {
 	f := failure.New(failure.KeysUnavailable, "the keys of the token's issuer cannot be had at the moment",
 		failure.Detail{Name: "error", Value: err})
-	var unavailable *keyset.UnavailableError
+	var unavailable *authserver.UnavailableError
 	if errors.As(err, &unavailable) {
 		f.RetryAfter = max(f.RetryAfter, int(math.Ceil(unavailable.RetryAfter.Seconds())))
 	}

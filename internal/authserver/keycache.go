@@ -1,4 +1,4 @@
-package keyset
+package authserver
 
 import (
 	"context"
@@ -11,8 +11,8 @@ import (
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
 )
 
-// Finder finds the keys to verify a token with.
-type Finder interface {
+// KeyFinder finds the keys to verify a token with.
+type KeyFinder interface {
 	// Find returns the keys to try for a token's kid and alg: none if the issuer
 	// has no such key. An *UnavailableError says that this cannot be told now.
 	Find(ctx context.Context, kid string, algorithm *jose.Algorithm) ([]*jose.Key, error)
@@ -46,17 +46,17 @@ const (
 	lastPause  = 30 * time.Second
 )
 
-// Cache keeps the set of one source. It fetches when keys are first asked for,
+// KeyCache keeps the set of one source. It fetches when keys are first asked for,
 // once for all who wait, and before the set goes stale. There is nothing to
 // stop but the fetch under way: see Close.
-type Cache struct {
-	source Source
+type KeyCache struct {
+	source KeySource
 	now    func() time.Time
 	ctx    context.Context // of fetches, which no request's end may cancel
 	cancel context.CancelFunc
 
 	mu        sync.Mutex
-	set       *Set // nil: none yet
+	set       *KeySet // nil: none yet
 	fetchedAt time.Time
 	fresh     time.Duration
 	flight    *flight // nil: none under way
@@ -73,17 +73,17 @@ type flight struct {
 	err  error // to be read after done
 }
 
-// NewCache returns an empty cache in front of the source.
-func NewCache(source Source) *Cache {
+// NewKeyCache returns an empty cache in front of the source.
+func NewKeyCache(source KeySource) *KeyCache {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Cache{source: source, now: time.Now, ctx: ctx, cancel: cancel, absent: make(absentKeys)}
+	return &KeyCache{source: source, now: time.Now, ctx: ctx, cancel: cancel, absent: make(absentKeys)}
 }
 
 // Close cancels the fetch under way, if any.
-func (c *Cache) Close() { c.cancel() }
+func (c *KeyCache) Close() { c.cancel() }
 
-// Find implements Finder.
-func (c *Cache) Find(ctx context.Context, kid string, algorithm *jose.Algorithm) ([]*jose.Key, error) {
+// Find implements KeyFinder.
+func (c *KeyCache) Find(ctx context.Context, kid string, algorithm *jose.Algorithm) ([]*jose.Key, error) {
 	set, fetched, err := c.usable(ctx)
 	if err != nil {
 		return nil, err
@@ -103,7 +103,7 @@ func (c *Cache) Find(ctx context.Context, kid string, algorithm *jose.Algorithm)
 
 // usable returns a set that may serve, and whether it was fetched since the
 // call began.
-func (c *Cache) usable(ctx context.Context) (set *Set, fetched bool, err error) {
+func (c *KeyCache) usable(ctx context.Context) (set *KeySet, fetched bool, err error) {
 	c.mu.Lock()
 	now := c.now()
 	age := now.Sub(c.fetchedAt)
@@ -139,7 +139,7 @@ func (c *Cache) usable(ctx context.Context) (set *Set, fetched bool, err error) 
 
 // first fetches the set when there is none that may serve. It is called with
 // the lock held, and returns so.
-func (c *Cache) first(ctx context.Context, now time.Time) (*Set, bool, error) {
+func (c *KeyCache) first(ctx context.Context, now time.Time) (*KeySet, bool, error) {
 	if c.flight == nil && now.Before(c.retryAt) {
 		return nil, false, &UnavailableError{c.lastErr, c.retryAt.Sub(now)}
 	}
@@ -152,7 +152,7 @@ func (c *Cache) first(ctx context.Context, now time.Time) (*Set, bool, error) {
 var errNotYet = errors.New("the key id is unknown, and was looked up too recently to do it again")
 
 // findUnknown looks a kid up that the set does not hold, if it is time to.
-func (c *Cache) findUnknown(ctx context.Context, kid string, algorithm *jose.Algorithm) ([]*jose.Key, error) {
+func (c *KeyCache) findUnknown(ctx context.Context, kid string, algorithm *jose.Algorithm) ([]*jose.Key, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
@@ -179,12 +179,12 @@ func (c *Cache) findUnknown(ctx context.Context, kid string, algorithm *jose.Alg
 }
 
 // unavailable says when keys will be asked for again, after a failure.
-func (c *Cache) unavailable(err error) error {
+func (c *KeyCache) unavailable(err error) error {
 	return &UnavailableError{err, max(firstPause, c.retryAt.Sub(c.now()))}
 }
 
 // await waits for a flight, without the lock that its caller holds.
-func (c *Cache) await(ctx context.Context, f *flight) error {
+func (c *KeyCache) await(ctx context.Context, f *flight) error {
 	c.mu.Unlock()
 	defer c.mu.Lock()
 	select {
@@ -197,7 +197,7 @@ func (c *Cache) await(ctx context.Context, f *flight) error {
 
 // start begins a fetch unless one is under way, and returns it. It is called
 // with the lock held.
-func (c *Cache) start() *flight {
+func (c *KeyCache) start() *flight {
 	if c.flight != nil {
 		return c.flight
 	}
@@ -221,18 +221,18 @@ func (c *Cache) start() *flight {
 	return f
 }
 
-// Status is what an operator wants to know of a key set.
-type Status struct {
+// KeyStatus is what an operator wants to know of a key set.
+type KeyStatus struct {
 	Keys      int       // that can verify tokens
 	FetchedAt time.Time // zero: never
 	Err       error     // of the last fetch
 }
 
 // Status returns the state of the cache.
-func (c *Cache) Status() Status {
+func (c *KeyCache) Status() KeyStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	status := Status{FetchedAt: c.fetchedAt, Err: c.lastErr}
+	status := KeyStatus{FetchedAt: c.fetchedAt, Err: c.lastErr}
 	if c.set != nil {
 		status.Keys = c.set.Len()
 	}

@@ -1,4 +1,4 @@
-package keyset
+package authserver
 
 import (
 	"crypto/elliptic"
@@ -91,7 +91,7 @@ func TestParseSkipsKeys(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			good := rsaJWK().with(fields{"kid": "good"}).String()
-			set, err := Parse([]byte(`{"keys":[` + row.key + `,` + good + `]}`))
+			set, err := ParseKeySet([]byte(`{"keys":[` + row.key + `,` + good + `]}`))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -138,7 +138,7 @@ func TestParseRefuses(t *testing.T) {
 		{"cut short", `{"keys":[`, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			set, err := Parse([]byte(row.text))
+			set, err := ParseKeySet([]byte(row.text))
 			if (err == nil) != row.ok || (set != nil) != row.ok {
 				t.Errorf("got %v, %v", set, err)
 			}
@@ -148,7 +148,7 @@ func TestParseRefuses(t *testing.T) {
 
 // What find returns are the keys of the set, and they verify.
 func TestParsedKeyVerifies(t *testing.T) {
-	set, err := Parse([]byte(setText(rsaJWK().with(fields{"kid": "r"}), ecJWK().with(fields{"kid": "e"}))))
+	set, err := ParseKeySet([]byte(setText(rsaJWK().with(fields{"kid": "r"}), ecJWK().with(fields{"kid": "e"}))))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +219,7 @@ func TestFind(t *testing.T) {
 		{"no kid: four that fit", append([]fields{rsaKey("a", ""), rsaKey("b", "")}, anonymous...), "", "ES256", []int{2, 3, 4, 5}, true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			set, err := Parse([]byte(setText(row.keys...)))
+			set, err := ParseKeySet([]byte(setText(row.keys...)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -238,7 +238,7 @@ func TestFind(t *testing.T) {
 	}
 }
 
-func positions(set *Set, keys []*jose.Key) string {
+func positions(set *KeySet, keys []*jose.Key) string {
 	var at []int
 	for _, key := range keys {
 		at = append(at, slices.IndexFunc(set.keys, func(k setKey) bool { return k.key == key }))

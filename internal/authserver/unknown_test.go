@@ -1,4 +1,4 @@
-package keyset
+package authserver
 
 import (
 	"context"
@@ -152,13 +152,13 @@ func TestUnknownFlood(t *testing.T) {
 // by it, and those who come after within the ten seconds cause no other.
 func TestUnknownFloodSharesOneFetch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		set, err := Parse([]byte(kids("a")))
+		set, err := ParseKeySet([]byte(kids("a")))
 		if err != nil {
 			t.Fatal(err)
 		}
 		var fetches atomic.Int64
 		release := make(chan struct{}, 1)
-		c := NewCache(func(context.Context) (*Set, time.Duration, error) {
+		c := NewKeyCache(func(context.Context) (*KeySet, time.Duration, error) {
 			fetches.Add(1)
 			<-release
 			return set, time.Hour, nil
@@ -197,9 +197,9 @@ func TestUnknownJoinsARefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fetches atomic.Int64
 		release := make(chan string, 1)
-		c := NewCache(func(context.Context) (*Set, time.Duration, error) {
+		c := NewKeyCache(func(context.Context) (*KeySet, time.Duration, error) {
 			fetches.Add(1)
-			set, err := Parse([]byte(<-release))
+			set, err := ParseKeySet([]byte(<-release))
 			return set, 10 * time.Minute, err
 		})
 		release <- kids("a")

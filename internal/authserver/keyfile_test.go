@@ -1,4 +1,4 @@
-package keyset
+package authserver
 
 import (
 	"os"
@@ -22,12 +22,12 @@ func TestFile(t *testing.T) {
 		}
 	}
 	write("<html>", 0)
-	if _, err := NewFile(path); err == nil || !strings.Contains(err.Error(), path) {
+	if _, err := NewKeyFile(path); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("took HTML: %v", err)
 	}
 
 	write(kids("a"), time.Minute)
-	f, err := NewFile(path)
+	f, err := NewKeyFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}

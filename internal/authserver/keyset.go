@@ -1,7 +1,4 @@
-// Package keyset finds an issuer's public keys: from a file, from a URL, or from
-// wherever the issuer's metadata says. A set that was good goes on serving while
-// its source fails.
-package keyset
+package authserver
 
 import (
 	"encoding/json"
@@ -15,7 +12,7 @@ import (
 )
 
 const (
-	// maxSetSize bounds the text of a key set, and of issuer metadata, in bytes.
+	// maxSetSize bounds what a server may answer, in bytes.
 	maxSetSize = 512 << 10
 	// maxKeys bounds the keys of a set.
 	maxKeys = 100
@@ -23,8 +20,8 @@ const (
 	maxCandidates = 4
 )
 
-// Set is a JWK Set (RFC 7517 §5), reduced to the keys that can verify tokens.
-type Set struct {
+// KeySet is a JWK Set (RFC 7517 §5), reduced to the keys that can verify tokens.
+type KeySet struct {
 	keys []setKey
 }
 
@@ -35,12 +32,12 @@ type setKey struct {
 }
 
 // Len returns how many keys of the set can verify tokens.
-func (s *Set) Len() int { return len(s.keys) }
+func (s *KeySet) Len() int { return len(s.keys) }
 
-// Parse reads a JWK Set. Keys that are not for verifying signatures, are too
+// ParseKeySet reads a JWK Set. Keys that are not for verifying signatures, are too
 // weak, or are not understood are skipped, as RFC 7517 §5 advises: the next
 // kind of key to be invented must not cut off the ones in use.
-func Parse(text []byte) (*Set, error) {
+func ParseKeySet(text []byte) (*KeySet, error) {
 	if len(text) > maxSetSize {
 		return nil, fmt.Errorf("key set larger than %d bytes", maxSetSize)
 	}
@@ -57,7 +54,7 @@ func Parse(text []byte) (*Set, error) {
 	if len(keys) > maxKeys {
 		return nil, fmt.Errorf("key set of more than %d keys", maxKeys)
 	}
-	set := new(Set)
+	set := new(KeySet)
 	for _, element := range keys {
 		if key, ok := parseKey(element); ok {
 			set.keys = append(set.keys, key)
@@ -100,7 +97,7 @@ func parseKey(text []byte) (setKey, bool) {
 // find returns the keys to try for a token's kid and alg. Without kid it is the
 // first few keys that fit; with it, the first few of those that have it. Known reports
 // whether the set answers the question: it holds the kid, or some key that fits.
-func (s *Set) find(kid string, algorithm *jose.Algorithm) (keys []*jose.Key, known bool) {
+func (s *KeySet) find(kid string, algorithm *jose.Algorithm) (keys []*jose.Key, known bool) {
 	for i := range s.keys {
 		k := &s.keys[i]
 		if kid != "" && k.id != kid {

@@ -1,4 +1,4 @@
-package keyset
+package authserver
 
 import (
 	"context"
@@ -11,35 +11,35 @@ import (
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
 )
 
-// Source fetches a key set, and says for how long it serves.
-type Source func(ctx context.Context) (*Set, time.Duration, error)
+// KeySource fetches a key set, and says for how long it serves.
+type KeySource func(ctx context.Context) (*KeySet, time.Duration, error)
 
-// FromURL is the source of a set whose address is known.
-func FromURL(client *Client, address string) Source {
-	return func(ctx context.Context) (*Set, time.Duration, error) {
+// KeysFromURL is the source of a set whose address is known.
+func KeysFromURL(client *Client, address string) KeySource {
+	return func(ctx context.Context) (*KeySet, time.Duration, error) {
 		return fetchSet(ctx, client, address)
 	}
 }
 
-func fetchSet(ctx context.Context, client *Client, address string) (*Set, time.Duration, error) {
+func fetchSet(ctx context.Context, client *Client, address string) (*KeySet, time.Duration, error) {
 	text, fresh, err := client.get(ctx, address)
 	if err != nil {
 		return nil, 0, err
 	}
-	set, err := Parse(text)
+	set, err := ParseKeySet(text)
 	if err != nil {
 		return nil, 0, fmt.Errorf("%s: %w", address, err)
 	}
 	return set, fresh, nil
 }
 
-// FromIssuer is the source of a set whose address the issuer's metadata tells.
+// KeysFromIssuer is the source of a set whose address the issuer's metadata tells.
 // The metadata is at discoveryURL, or if that is empty at the first well-known
 // address that answers with a valid document. It is read again each time, so
 // that an issuer may move its keys.
-func FromIssuer(client *Client, issuer, discoveryURL string) Source {
-	return func(ctx context.Context) (*Set, time.Duration, error) {
-		address, err := discover(ctx, client, issuer, discoveryURL)
+func KeysFromIssuer(client *Client, issuer, discoveryURL string) KeySource {
+	return func(ctx context.Context) (*KeySet, time.Duration, error) {
+		address, err := discover(ctx, client, issuer, discoveryURL, "jwks_uri")
 		if err != nil {
 			return nil, 0, err
 		}
@@ -47,8 +47,9 @@ func FromIssuer(client *Client, issuer, discoveryURL string) Source {
 	}
 }
 
-// discover returns jwks_uri from the issuer's metadata.
-func discover(ctx context.Context, client *Client, issuer, discoveryURL string) (string, error) {
+// discover returns a URL that the issuer's metadata tells: of the first
+// document that is valid and has it.
+func discover(ctx context.Context, client *Client, issuer, discoveryURL, member string) (string, error) {
 	addresses := []string{discoveryURL}
 	if discoveryURL == "" {
 		addresses = wellKnown(issuer)
@@ -56,17 +57,18 @@ func discover(ctx context.Context, client *Client, issuer, discoveryURL string) 
 	var failed []error
 	for _, address := range addresses {
 		text, _, err := client.get(ctx, address)
-		if err == nil {
-			var jwksURI string
-			if jwksURI, err = readMetadata(text, issuer); err == nil {
-				if err = CheckURL(jwksURI, client.allowHTTP); err == nil {
-					return jwksURI, nil
-				}
-				err = fmt.Errorf("jwks_uri: %w", err)
-			}
-			err = fmt.Errorf("%s: %w", address, err)
+		if err != nil {
+			failed = append(failed, err)
+			continue
 		}
-		failed = append(failed, err)
+		found, err := readMetadata(text, issuer, member)
+		if err == nil {
+			err = CheckURL(found, client.trust.AllowHTTP)
+		}
+		if err == nil {
+			return found, nil
+		}
+		failed = append(failed, fmt.Errorf("%s: %s: %w", address, member, err))
 	}
 	return "", fmt.Errorf("discovery: %w", errors.Join(failed...))
 }
@@ -86,8 +88,8 @@ func wellKnown(issuer string) []string {
 }
 
 // readMetadata checks that a document is the issuer's own (RFC 8414 §3.3), and
-// returns its jwks_uri.
-func readMetadata(text []byte, issuer string) (string, error) {
+// returns the URL that is one of its members.
+func readMetadata(text []byte, issuer, member string) (string, error) {
 	document, err := jose.ParseObject(text)
 	if err != nil {
 		return "", err
@@ -96,10 +98,10 @@ func readMetadata(text []byte, issuer string) (string, error) {
 	if stated, ok := value.Text(); !ok || stated != issuer {
 		return "", fmt.Errorf("the document is of another issuer, %.200q", stated)
 	}
-	value, _ = document.Get("jwks_uri")
-	jwksURI, ok := value.Text()
+	value, _ = document.Get(member)
+	found, ok := value.Text()
 	if !ok {
-		return "", errors.New("no jwks_uri")
+		return "", errors.New("the document does not have it")
 	}
-	return jwksURI, nil
+	return found, nil
 }

@@ -1,4 +1,4 @@
-package keyset
+package authserver
 
 import (
 	"context"
@@ -170,15 +170,15 @@ func (s *server) expect(t testing.TB, requests int64) {
 
 func newTestClient(t testing.TB) *Client {
 	t.Helper()
-	client := NewClient(nil, false, 5*time.Second)
+	client := NewClient(Trust{}, 5*time.Second)
 	t.Cleanup(client.CloseIdle)
 	return client
 }
 
 // newTestCache returns a cache in front of a server, and its clock.
-func newTestCache(t testing.TB, s *server) (*Cache, *clock) {
+func newTestCache(t testing.TB, s *server) (*KeyCache, *clock) {
 	t.Helper()
-	c := NewCache(FromURL(newTestClient(t), s.URL))
+	c := NewKeyCache(KeysFromURL(newTestClient(t), s.URL))
 	t.Cleanup(c.Close)
 	clock := new(clock)
 	c.now = clock.now
@@ -186,7 +186,7 @@ func newTestCache(t testing.TB, s *server) (*Cache, *clock) {
 }
 
 // settle waits for the fetch under way, if any.
-func settle(c *Cache) {
+func settle(c *KeyCache) {
 	c.mu.Lock()
 	f := c.flight
 	c.mu.Unlock()
@@ -197,7 +197,7 @@ func settle(c *Cache) {
 
 // find asks for an ES256 key, and returns how many there are: -1 if that cannot
 // be told now.
-func find(t testing.TB, f Finder, kid string) int {
+func find(t testing.TB, f KeyFinder, kid string) int {
 	t.Helper()
 	keys, err := f.Find(t.Context(), kid, algorithm("ES256"))
 	if err != nil {
@@ -207,7 +207,7 @@ func find(t testing.TB, f Finder, kid string) int {
 	return len(keys)
 }
 
-func expectFind(t testing.TB, f Finder, kid string, want int) {
+func expectFind(t testing.TB, f KeyFinder, kid string, want int) {
 	t.Helper()
 	if got := find(t, f, kid); got != want {
 		t.Errorf("key %q: %d keys, want %d (-1: cannot be told)", kid, got, want)
@@ -233,7 +233,7 @@ func unavailable(t testing.TB, err error) *UnavailableError {
 }
 
 // findUnavailable asks for a key that cannot be had.
-func findUnavailable(t testing.TB, f Finder, ctx context.Context, kid string) *UnavailableError {
+func findUnavailable(t testing.TB, f KeyFinder, ctx context.Context, kid string) *UnavailableError {
 	t.Helper()
 	keys, err := f.Find(ctx, kid, algorithm("ES256"))
 	if len(keys) != 0 {

@@ -1,4 +1,4 @@
-package keyset
+package authserver
 
 import (
 	"context"
@@ -53,7 +53,7 @@ func TestCacheSharesAFailure(t *testing.T) {
 		var fetches atomic.Int64
 		release := make(chan struct{})
 		down := errors.New("down")
-		c := NewCache(func(context.Context) (*Set, time.Duration, error) {
+		c := NewKeyCache(func(context.Context) (*KeySet, time.Duration, error) {
 			fetches.Add(1)
 			<-release
 			return nil, 0, down
@@ -233,12 +233,12 @@ func TestCacheRefreshesAStaleSetFirst(t *testing.T) {
 // But not for long, and not at all once the source is known to fail.
 func TestCacheStaleWaitIsShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		set, err := Parse([]byte(kids("a")))
+		set, err := ParseKeySet([]byte(kids("a")))
 		if err != nil {
 			t.Fatal(err)
 		}
 		var fetches atomic.Int64
-		c := NewCache(func(ctx context.Context) (*Set, time.Duration, error) {
+		c := NewKeyCache(func(ctx context.Context) (*KeySet, time.Duration, error) {
 			if fetches.Add(1) == 1 {
 				return set, 10 * time.Minute, nil
 			}

@@ -1,4 +1,4 @@
-package keyset
+package authserver
 
 import (
 	"compress/gzip"
@@ -86,14 +86,14 @@ func TestGet(t *testing.T) {
 func TestGetNeedsHTTPS(t *testing.T) {
 	dialed := false
 	client := newTestClient(t)
-	client.http.Transport = roundTrip(func(*http.Request) (*http.Response, error) {
+	client.client().Transport = roundTrip(func(*http.Request) (*http.Response, error) {
 		dialed = true
 		return nil, io.ErrUnexpectedEOF
 	})
 	if _, _, err := client.get(t.Context(), "http://sso.example.com/jwks"); err == nil || dialed {
 		t.Errorf("got %v, called: %t", err, dialed)
 	}
-	client.allowHTTP = true
+	client.trust.AllowHTTP = true
 	if _, _, err := client.get(t.Context(), "http://sso.example.com/jwks"); !errors.Is(err, io.ErrUnexpectedEOF) || !dialed {
 		t.Errorf("got %v, called: %t", err, dialed)
 	}
@@ -114,7 +114,7 @@ func TestGetTLS(t *testing.T) {
 	s, old := start(nil), start(&tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11})
 	roots := x509.NewCertPool()
 	roots.AddCert(s.Certificate()) // of both: httptest has one
-	client := NewClient(roots, false, 5*time.Second)
+	client := NewClient(Trust{Roots: func() *x509.CertPool { return roots }}, 5*time.Second)
 	defer client.CloseIdle()
 	if text, _, err := client.get(t.Context(), s.URL); string(text) != "document" || err != nil {
 		t.Errorf("with its root: %q, %v", text, err)
@@ -130,7 +130,7 @@ func TestGetTLS(t *testing.T) {
 
 // HTTPS_PROXY and its kin are honoured.
 func TestClientUsesProxy(t *testing.T) {
-	if newTestClient(t).http.Transport.(*http.Transport).Proxy == nil {
+	if newTestClient(t).client().Transport.(*http.Transport).Proxy == nil {
 		t.Error("no proxy is ever used")
 	}
 }
@@ -182,9 +182,9 @@ func TestGetRedirects(t *testing.T) {
 
 // Not even with allow_http does a server lead from https to http within itself.
 func TestGetRedirectKeepsTheScheme(t *testing.T) {
-	client := NewClient(nil, true, 5*time.Second)
+	client := NewClient(Trust{AllowHTTP: true}, 5*time.Second)
 	var asked []string
-	client.http.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+	client.client().Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
 		asked = append(asked, r.URL.String())
 		w := httptest.NewRecorder()
 		http.Redirect(w, r, "http://sso.example.com/jwks", http.StatusFound)
@@ -206,7 +206,7 @@ func TestGetTimesOut(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newServer(t, answer)
-			client := NewClient(nil, false, 50*time.Millisecond)
+			client := NewClient(Trust{}, 50*time.Millisecond)
 			defer client.CloseIdle()
 			if text, _, err := client.get(t.Context(), s.URL); err == nil {
 				t.Errorf("got %q", text)
@@ -258,7 +258,7 @@ func TestGetBoundsTheBody(t *testing.T) {
 func TestGetStopsReading(t *testing.T) {
 	client := newTestClient(t)
 	body := new(endless)
-	client.http.Transport = roundTrip(func(*http.Request) (*http.Response, error) {
+	client.client().Transport = roundTrip(func(*http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: 200, Header: http.Header{}, Body: body}, nil
 	})
 	if _, _, err := client.get(t.Context(), "https://sso.example.com/jwks"); err == nil {

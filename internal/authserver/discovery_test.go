@@ -1,4 +1,4 @@
-package keyset
+package authserver
 
 import (
 	"net/http"
@@ -150,7 +150,7 @@ func TestFromIssuer(t *testing.T) {
 			if row.discovery != "" {
 				discovery = s.URL + row.discovery
 			}
-			set, fresh, err := FromIssuer(newTestClient(t), s.URL+row.issuer, discovery)(t.Context())
+			set, fresh, err := KeysFromIssuer(newTestClient(t), s.URL+row.issuer, discovery)(t.Context())
 			if (err == nil) != row.ok {
 				t.Errorf("error %v, want success: %t", err, row.ok)
 			}
@@ -171,7 +171,7 @@ func TestFromIssuerReadsMetadataAgain(t *testing.T) {
 		"/old": fixed(kids("old")), "/new": fixed(kids("new", "newer")),
 	}
 	s := newSite(t, pages)
-	source := FromIssuer(newTestClient(t), s.URL, "")
+	source := KeysFromIssuer(newTestClient(t), s.URL, "")
 	for path, want := range map[string]int{"/old": 1, "/new": 2} {
 		pages["/.well-known/oauth-authorization-server"] = metadata("", path)
 		if set, _, err := source(t.Context()); err != nil || set.Len() != want {
@@ -182,7 +182,7 @@ func TestFromIssuerReadsMetadataAgain(t *testing.T) {
 
 func TestFromURL(t *testing.T) {
 	s := newServer(t, serve(kids("a", "b"), "Cache-Control", "max-age=90"))
-	source := FromURL(newTestClient(t), s.URL)
+	source := KeysFromURL(newTestClient(t), s.URL)
 	if set, fresh, err := source(t.Context()); err != nil || set.Len() != 2 || fresh != 90*time.Second {
 		t.Errorf("got %v, %v, %v", set, fresh, err)
 	}

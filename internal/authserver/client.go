@@ -1,0 +1,224 @@
+// Package authserver asks an authorization server for what a resource server
+// needs of it: its metadata (RFC 8414), its keys (RFC 7517), and what it knows of
+// a token (RFC 7662). What was good goes on serving while the server fails, and
+// no flood of requests here becomes a flood of calls there.
+package authserver
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"mime"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Trust is whom a Client talks to, and as whom.
+type Trust struct {
+	// Roots returns the roots to trust, the same pool for as long as they are the
+	// same. Nil stands for the system's.
+	Roots func() *x509.CertPool
+	// Certificate returns the client's certificate for mutual TLS. Nil: none.
+	Certificate func() (*tls.Certificate, error)
+	// AllowHTTP allows plain http off the loopback interface.
+	AllowHTTP bool
+}
+
+// Client makes calls to one authorization server.
+type Client struct {
+	trust   Trust
+	timeout time.Duration
+
+	mu    sync.Mutex
+	http  *http.Client
+	roots *x509.CertPool // that http trusts
+}
+
+// NewClient returns a client that gives each call the timeout. Proxies are taken
+// from the environment.
+func NewClient(trust Trust, timeout time.Duration) *Client {
+	return &Client{trust: trust, timeout: timeout}
+}
+
+// client returns the HTTP client for the roots that are trusted now. When they
+// have changed, no connection is used that the old ones vouched for.
+func (c *Client) client() *http.Client {
+	roots := c.Roots()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.http != nil && roots == c.roots {
+		return c.http
+	}
+	if c.http != nil {
+		c.http.CloseIdleConnections()
+	}
+	config := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	if certificate := c.trust.Certificate; certificate != nil {
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certificate() }
+	}
+	c.roots = roots
+	c.http = &http.Client{CheckRedirect: sameHost, Transport: &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: c.timeout}).DialContext,
+		TLSClientConfig:       config,
+		ForceAttemptHTTP2:     true,
+		MaxIdleConnsPerHost:   16,
+		IdleConnTimeout:       90 * time.Second,
+		TLSHandshakeTimeout:   c.timeout,
+		ResponseHeaderTimeout: c.timeout,
+		// What is small on the way stays so: no answer here is worth it.
+		DisableCompression: true,
+	}}
+	return c.http
+}
+
+// Roots returns the roots that are trusted now; nil stands for the system's.
+func (c *Client) Roots() *x509.CertPool {
+	if c.trust.Roots == nil {
+		return nil
+	}
+	return c.trust.Roots()
+}
+
+// sameHost lets a server redirect within itself alone: whoever can redirect
+// elsewhere would choose whose keys are trusted.
+func sameHost(request *http.Request, via []*http.Request) error {
+	first := via[0].URL
+	if via[0].Method != http.MethodGet {
+		return errors.New("redirected a request that holds credentials")
+	}
+	if request.URL.Host != first.Host || request.URL.Scheme != first.Scheme {
+		return errors.New("redirected to another host")
+	}
+	if len(via) > 3 {
+		return errors.New("redirected too often")
+	}
+	return nil
+}
+
+// CloseIdle closes the connections that are open and not in use.
+func (c *Client) CloseIdle() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.http != nil {
+		c.http.CloseIdleConnections()
+	}
+}
+
+// CheckURL checks that a URL may be called: absolute, https, or http to the
+// loopback interface or where that is allowed.
+func CheckURL(text string, allowHTTP bool) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.User != nil || u.Fragment != "" {
+		return errors.New("not an absolute URL without user information and fragment")
+	}
+	switch {
+	case u.Scheme == "https":
+	case u.Scheme != "http":
+		return errors.New("neither https nor http")
+	case !allowHTTP && !isLoopback(u.Hostname()):
+		return errors.New("plain http to another machine, which only allow_http permits")
+	}
+	return nil
+}
+
+func isLoopback(host string) bool {
+	if strings.EqualFold(host, "localhost") || strings.HasSuffix(strings.ToLower(host), ".localhost") {
+		return true // RFC 6761 §6.3
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.IsLoopback()
+}
+
+// get fetches a document, and how long HTTP caching lets it serve.
+func (c *Client) get(ctx context.Context, address string) ([]byte, time.Duration, error) {
+	header := http.Header{"Accept": {"application/json, application/jwk-set+json"}}
+	body, answered, err := c.call(ctx, http.MethodGet, address, header, nil)
+	return body, freshFor(answered), err
+}
+
+// post sends a form, and returns the answer and its media type.
+func (c *Client) post(ctx context.Context, address string, header http.Header, form url.Values) ([]byte, string, error) {
+	header.Set("Content-Type", "application/x-www-form-urlencoded")
+	body, answered, err := c.call(ctx, http.MethodPost, address, header, strings.NewReader(form.Encode()))
+	mediaType, _, _ := mime.ParseMediaType(answered.Get("Content-Type"))
+	return body, mediaType, err
+}
+
+// call makes a request that must be answered 200 with a body of bounded size.
+func (c *Client) call(ctx context.Context, method, address string, header http.Header, form io.Reader) ([]byte, http.Header, error) {
+	if err := CheckURL(address, c.trust.AllowHTTP); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", address, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, method, address, form)
+	if err != nil {
+		return nil, nil, err
+	}
+	request.Header = header
+	response, err := c.client().Do(request)
+	if err != nil {
+		return nil, nil, err // names the URL
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, nil, fmt.Errorf("%s: answered %s", address, response.Status)
+	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxSetSize+1))
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", address, err)
+	}
+	if len(body) > maxSetSize {
+		return nil, nil, fmt.Errorf("%s: answer larger than %d bytes", address, maxSetSize)
+	}
+	return body, response.Header, nil
+}
+
+// Bounds of how long a fetched set serves before it is refreshed, and the time
+// for answers that do not say.
+const (
+	minFresh     = time.Minute
+	maxFresh     = time.Hour
+	defaultFresh = 10 * time.Minute
+)
+
+// freshFor reads how long an answer may be reused (RFC 9111 §4.2).
+func freshFor(header http.Header) time.Duration {
+	fresh := defaultFresh
+	if expires, err := http.ParseTime(header.Get("Expires")); err == nil {
+		if date, err := http.ParseTime(header.Get("Date")); err == nil {
+			fresh = expires.Sub(date)
+		}
+	}
+	for directive := range strings.SplitSeq(strings.Join(header.Values("Cache-Control"), ","), ",") {
+		name, value, _ := strings.Cut(strings.ToLower(strings.TrimSpace(directive)), "=")
+		switch name {
+		case "no-cache", "no-store":
+			return minFresh
+		case "max-age":
+			fresh = seconds(strings.Trim(value, `"`)) - seconds(header.Get("Age"))
+		}
+	}
+	return min(max(fresh, minFresh), maxFresh)
+}
+
+// seconds reads delta-seconds (RFC 9111 §1.2.2): too large a number is a long
+// time, and what is no number is none.
+func seconds(text string) time.Duration {
+	n, err := strconv.ParseUint(text, 10, 31)
+	if errors.Is(err, strconv.ErrRange) {
+		n = math.MaxInt32
+	}
+	return time.Duration(n) * time.Second
+}

@@ -1,0 +1,38 @@
+package authserver
+
+import (
+	"context"
+
+	"github.com/caddy-dpop/caddy-dpop/internal/jose"
+	"github.com/caddy-dpop/caddy-dpop/internal/watch"
+)
+
+// KeyFile keeps the set of a local file, and reads it again when it has changed.
+type KeyFile struct {
+	file *watch.File[*KeySet]
+}
+
+// NewKeyFile reads the file for the first time.
+func NewKeyFile(path string) (*KeyFile, error) {
+	file, err := watch.Open(path, ParseKeySet)
+	if err != nil {
+		return nil, err
+	}
+	return &KeyFile{file}, nil
+}
+
+// Find implements KeyFinder. A key that the set does not hold is looked for in the
+// file at once.
+func (f *KeyFile) Find(_ context.Context, kid string, algorithm *jose.Algorithm) ([]*jose.Key, error) {
+	keys, known := f.file.Get().find(kid, algorithm)
+	if !known {
+		keys, _ = f.file.Look().find(kid, algorithm)
+	}
+	return keys, nil
+}
+
+// Status returns the state of the set.
+func (f *KeyFile) Status() KeyStatus {
+	changed, err := f.file.Status()
+	return KeyStatus{Keys: f.file.Get().Len(), FetchedAt: changed, Err: err}
+}
