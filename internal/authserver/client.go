@@ -76,8 +76,6 @@ func (c *Client) client() *http.Client {
 		IdleConnTimeout:       90 * time.Second,
 		TLSHandshakeTimeout:   c.timeout,
 		ResponseHeaderTimeout: c.timeout,
-		// What is small on the way stays so.
-		DisableCompression: true,
 	}}
 	return c.http
 }
@@ -174,9 +172,6 @@ func (c *Client) call(ctx context.Context, method, address string, header http.H
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		return nil, nil, fmt.Errorf("%s: answered %s", address, response.Status)
-	}
-	if encoding := response.Header.Get("Content-Encoding"); encoding != "" {
-		return nil, nil, fmt.Errorf("%s: answered in an encoding that was not asked for", address)
 	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxSetSize+1))
 	if err != nil {
