@@ -41,6 +41,18 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	        allow_http
 //	        ca            <pem file...>
 //	        timeout       <duration>
+//	        introspection [<url>] {
+//	            tokens        opaque|all
+//	            client_id     <id>
+//	            client_secret <secret>
+//	            auth          client_secret_basic|client_secret_post|private_key_jwt|tls_client_auth|bearer|none
+//	            private_key   <file>
+//	            client_cert   <cert> <key>
+//	            bearer_token  <token>
+//	            signed_response
+//	            cache         <duration>
+//	            max_in_flight <n>
+//	        }
 //	    }
 //	    audience   <value...>
 //	    clock_skew <duration>
@@ -119,7 +131,41 @@ func (h *Handler) unmarshalIssuer(b *block) error {
 		"allow_http":    func() error { return inner.flag(&issuer.AllowHTTP) },
 		"ca":            func() error { return inner.list(&issuer.CAFiles) },
 		"timeout":       func() error { return inner.positive(&issuer.Timeout) },
+		"introspection": func() error { return issuer.unmarshalIntrospection(inner) },
 	})
+}
+
+func (i *Issuer) unmarshalIntrospection(b *block) error {
+	i.Introspection = new(Introspection)
+	s := i.Introspection
+	inner := b.within(b.path + ".introspection")
+	if b.d.NextArg() {
+		s.URL = b.d.Val()
+		inner.note("url")
+		if err := inner.noArguments(); err != nil {
+			return err
+		}
+	}
+	return inner.each(map[string]func() error{
+		"tokens":          func() error { return inner.text(&s.Tokens) },
+		"client_id":       func() error { return inner.text(&s.ClientID) },
+		"client_secret":   func() error { return inner.text(&s.ClientSecret) },
+		"auth":            func() error { return inner.text(&s.Auth) },
+		"private_key":     func() error { return inner.text(&s.PrivateKeyFile) },
+		"client_cert":     func() error { return s.unmarshalCertificate(inner) },
+		"bearer_token":    func() error { return inner.text(&s.BearerToken) },
+		"signed_response": func() error { return inner.flag(&s.SignedResponse) },
+		"cache":           func() error { return inner.duration(&s.Cache) },
+		"max_in_flight":   func() error { return inner.count(&s.MaxInFlight) },
+	})
+}
+
+func (i *Introspection) unmarshalCertificate(b *block) error {
+	i.ClientCertificate = new(ClientCertificate)
+	if !b.d.AllArgs(&i.ClientCertificate.CertificateFile, &i.ClientCertificate.KeyFile) {
+		return b.argErr()
+	}
+	return nil
 }
 
 func (p *Proof) unmarshal(b *block) error {
@@ -209,6 +255,8 @@ var jsonNames = map[string]string{
 	"audience":      "audiences",
 	"ca":            "ca_files",
 	"claim_header":  "claim_headers",
+	"client_cert":   "client_certificate",
+	"private_key":   "private_key_file",
 	"issuer":        "issuers",
 	"public_url":    "public_urls",
 	"require_acr":   "required_acr",

@@ -1,12 +1,12 @@
 package caddydpop
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
-	"fmt"
-	"os"
+	"encoding/pem"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -14,6 +14,7 @@ import (
 	"github.com/caddy-dpop/caddy-dpop/internal/authserver"
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
 	"github.com/caddy-dpop/caddy-dpop/internal/token"
+	"github.com/caddy-dpop/caddy-dpop/internal/watch"
 )
 
 // Issuer is an authorization server whose access tokens are accepted.
@@ -56,6 +57,10 @@ type Issuer struct {
 
 	// For each call to the issuer. Default: `5s`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
+
+	// Asks the issuer about tokens: about those that are no JWTs, or about all.
+	// Default: no token is introspected, and opaque ones are refused.
+	Introspection *Introspection `json:"introspection,omitempty"`
 }
 
 const (
@@ -71,6 +76,8 @@ type issuer struct {
 	rules      token.Rules
 	algorithms jose.Algorithms
 	keys       authserver.KeyFinder
+
+	introspection *introspection // nil: none
 }
 
 // provisionIssuer makes an issuer of checked settings.
@@ -92,8 +99,10 @@ func (h *Handler) provisionIssuer(check checker, config *Issuer, settings *Handl
 		RFC9068:     config.Profile == profileRFC9068,
 		ClockSkew:   settings.clockSkew(),
 	}
-	iss.keys, err = h.provisionKeys(config)
-	return iss, err
+	if iss.keys, err = h.provisionKeys(config); err != nil {
+		return nil, err
+	}
+	return iss, h.provisionIntrospection(config, iss)
 }
 
 // tokenTypes returns the accepted types without the prefix that does not matter.
@@ -116,9 +125,20 @@ type keySetID struct {
 	issuer       string
 	jwksURL      string
 	discoveryURL string
-	roots        string // hash of the PEM files' content; empty: the system's
+	roots        string // names of the files; empty: the system's
 	allowHTTP    bool
 	timeout      time.Duration
+}
+
+func (i *Issuer) keySetID() keySetID {
+	return keySetID{
+		issuer:       i.Issuer,
+		jwksURL:      i.JWKSURL,
+		discoveryURL: i.DiscoveryURL,
+		roots:        strings.Join(i.CAFiles, "\n"),
+		allowHTTP:    i.AllowHTTP,
+		timeout:      orDefault(time.Duration(i.Timeout), defaultIssuerTimeout),
+	}
 }
 
 // sharedKeySet is a key set in the pool.
@@ -143,25 +163,18 @@ func (h *Handler) provisionKeys(config *Issuer) (authserver.KeyFinder, error) {
 		}
 		return file, nil
 	}
-	roots, rootsID, err := readRoots(config.CAFiles)
+	trust, err := config.trust()
 	if err != nil {
-		return nil, &settingError{"ca_files", err}
+		return nil, err
 	}
-	id := keySetID{
-		issuer:       config.Issuer,
-		jwksURL:      config.JWKSURL,
-		discoveryURL: config.DiscoveryURL,
-		roots:        rootsID,
-		allowHTTP:    config.AllowHTTP,
-		timeout:      orDefault(time.Duration(config.Timeout), defaultIssuerTimeout),
-	}
+	id := config.keySetID()
 	shared, _, err := keySets.LoadOrNew(id, func() (caddy.Destructor, error) {
-		client := authserver.NewClient(authserver.Trust{Roots: func() *x509.CertPool { return roots }, AllowHTTP: id.allowHTTP}, id.timeout)
+		client := authserver.NewClient(trust, id.timeout)
 		source := authserver.KeysFromIssuer(client, id.issuer, id.discoveryURL)
 		if id.jwksURL != "" {
 			source = authserver.KeysFromURL(client, id.jwksURL)
 		}
-		return &sharedKeySet{authserver.NewKeyCache(source), client}, nil
+		return &sharedKeySet{authserver.NewKeyCache(source, client.Roots), client}, nil
 	})
 	if err != nil {
 		return nil, err
@@ -170,22 +183,74 @@ func (h *Handler) provisionKeys(config *Issuer) (authserver.KeyFinder, error) {
 	return shared.(*sharedKeySet), nil
 }
 
-// readRoots reads PEM files into one pool, and hashes what they hold. Without
-// files the pool is nil, which is the system's.
-func readRoots(files []string) (*x509.CertPool, string, error) {
-	if len(files) == 0 {
-		return nil, "", nil
+// trust returns whom calls to the issuer trust.
+func (i *Issuer) trust() (authserver.Trust, error) {
+	trust := authserver.Trust{AllowHTTP: i.AllowHTTP}
+	if len(i.CAFiles) == 0 {
+		return trust, nil
 	}
-	pool, hash := x509.NewCertPool(), sha256.New()
-	for _, name := range files {
-		pem, err := os.ReadFile(name)
+	roots := new(rootFiles)
+	for _, name := range i.CAFiles {
+		file, err := watch.Open(name, parseCertificates)
 		if err != nil {
-			return nil, "", err
+			return trust, &settingError{"ca_files", err}
 		}
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, "", fmt.Errorf("%s: no certificate in PEM", name)
-		}
-		hash.Write(bytes.TrimSpace(pem))
+		roots.files = append(roots.files, file)
 	}
-	return pool, hex.EncodeToString(hash.Sum(nil)), nil
+	trust.Roots = roots.pool
+	return trust, nil
+}
+
+// rootFiles are files that hold the roots to trust.
+type rootFiles struct {
+	files []*watch.File[*certificates]
+
+	mu      sync.Mutex
+	current []*certificates
+	made    *x509.CertPool // of current
+}
+
+// certificates are what one file holds.
+type certificates struct{ all []*x509.Certificate }
+
+func parseCertificates(text []byte) (*certificates, error) {
+	result := new(certificates)
+	for {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		result.all = append(result.all, certificate)
+	}
+	if len(result.all) == 0 {
+		return nil, errors.New("no certificate in PEM")
+	}
+	return result, nil
+}
+
+// pool returns the roots, the same pool until a file changes.
+func (r *rootFiles) pool() *x509.CertPool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	current := make([]*certificates, len(r.files))
+	for i, file := range r.files {
+		current[i] = file.Get()
+	}
+	if r.made != nil && slices.Equal(current, r.current) {
+		return r.made
+	}
+	r.current, r.made = current, x509.NewCertPool()
+	for _, file := range current {
+		for _, certificate := range file.all {
+			r.made.AddCert(certificate)
+		}
+	}
+	return r.made
 }

@@ -133,6 +133,8 @@ type Handler struct {
 	claimHeaders []ClaimHeader // with canonical names
 	challenger   failure.Challenger
 
+	introspecting *issuer // the one that opaque tokens are shown to; nil: none
+
 	now     func() time.Time
 	logger  *zap.Logger
 	cleanup []func()
@@ -246,6 +248,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			return within(fmt.Sprintf("issuers[%d]", i), err)
 		}
 		h.issuers[config.Issuer] = iss
+		if iss.introspection != nil {
+			h.introspecting = iss
+		}
 	}
 	return h.provisionReplay(ctx)
 }

@@ -227,27 +227,32 @@ func (c checker) issuers(h *Handler) error {
 			if other.Issuer == config.Issuer {
 				return wrong(path+".issuer", "%s is repeated", config.Issuer)
 			}
+			if other.Introspection != nil && config.Introspection != nil {
+				return wrong(path+".introspection", "%s introspects already: an opaque token does not say whose it is, and must not be shown to another issuer", other.Issuer)
+			}
 		}
 	}
 	return nil
 }
 
 func (c checker) issuer(i *Issuer) error {
-	sources := 0
-	for _, source := range []string{i.DiscoveryURL, i.JWKSURL, i.JWKSFile} {
-		if source != "" {
-			sources++
-		}
+	if i.JWKSURL != "" && i.JWKSFile != "" {
+		return wrong("jwks_url", "contradicts jwks_file: keys come from one place")
 	}
-	if sources > 1 {
-		return wrong("jwks_url", "only one of discovery_url, jwks_url and jwks_file can say where keys come from")
+	keysKnown := i.JWKSURL != "" || i.JWKSFile != ""
+	discovers := !keysKnown || i.Introspection != nil && i.Introspection.URL == ""
+	if i.DiscoveryURL != "" && !discovers {
+		return wrong("discovery_url", "is of no use: jwks_url or jwks_file says where keys come from")
 	}
-	// With another source of keys the issuer is a name that nobody calls.
-	if err := c.url("issuer", i.Issuer, i.AllowHTTP || sources > 0); err != nil {
+	// An issuer that is not asked for its metadata is a name that nobody calls.
+	if err := c.url("issuer", i.Issuer, i.AllowHTTP || !discovers || i.DiscoveryURL != ""); err != nil {
 		return err
 	}
 	if strings.Contains(i.Issuer, "?") {
 		return wrong("issuer", "an issuer has no query (RFC 8414 section 2)")
+	}
+	if err := c.introspection(i); err != nil {
+		return within("introspection", err)
 	}
 	for _, setting := range []struct{ path, url string }{{"discovery_url", i.DiscoveryURL}, {"jwks_url", i.JWKSURL}} {
 		if setting.url == "" {
@@ -274,6 +279,72 @@ func (c checker) issuer(i *Issuer) error {
 	}
 	return checkDuration("timeout", time.Duration(i.Timeout), 0)
 }
+
+// introspection checks that what the way of authentication needs is there, and
+// nothing that it does not use.
+func (c checker) introspection(i *Issuer) error {
+	s := i.Introspection
+	if s == nil {
+		return nil
+	}
+	if s.URL != "" {
+		if err := c.url("url", s.URL, i.AllowHTTP); err != nil {
+			return err
+		}
+	}
+	if !c.pending(s.Tokens) && !slices.Contains([]string{"", introspectOpaque, introspectAll}, s.Tokens) {
+		return wrong("tokens", "unknown value %q: it is opaque or all", s.Tokens)
+	}
+	if s.SignedResponse && s.ClientID == "" {
+		return wrong("client_id", "required with signed_response: answers must be for this client")
+	}
+	if err := checkDuration("cache", s.cache(), 0); err != nil {
+		return err
+	}
+	if s.MaxInFlight < 0 || s.MaxInFlight > maxMaxInFlight {
+		return wrong("max_in_flight", "%d is not from 1 to %d", s.MaxInFlight, maxMaxInFlight)
+	}
+	if c.pending(s.Auth) {
+		return nil
+	}
+	auth := orDefault(s.Auth, authBasic)
+	needs, known := authNeeds[auth]
+	if !known {
+		return wrong("auth", "unknown value %q: there are client_secret_basic, client_secret_post, private_key_jwt, tls_client_auth, bearer and none", s.Auth)
+	}
+	for _, setting := range []struct {
+		path  string
+		given bool
+	}{
+		{"client_id", s.ClientID != ""},
+		{"client_secret", s.ClientSecret != ""},
+		{"private_key_file", s.PrivateKeyFile != ""},
+		{"client_certificate", s.ClientCertificate != nil && s.ClientCertificate.CertificateFile != "" && s.ClientCertificate.KeyFile != ""},
+		{"bearer_token", s.BearerToken != ""},
+	} {
+		needed := slices.Contains(needs, setting.path)
+		if needed && !setting.given {
+			return wrong(setting.path, "required for auth %s", auth)
+		}
+		// The client's id may stand anywhere: it is no credential.
+		if !needed && setting.given && setting.path != "client_id" {
+			return wrong(setting.path, "is of no use for auth %s", auth)
+		}
+	}
+	return nil
+}
+
+// authNeeds are the settings that each way of authentication uses.
+var authNeeds = map[string][]string{
+	authBasic:  {"client_id", "client_secret"},
+	authPost:   {"client_id", "client_secret"},
+	authKeyJWT: {"client_id", "private_key_file"},
+	authTLS:    {"client_id", "client_certificate"},
+	authBearer: {"bearer_token"},
+	authNone:   nil,
+}
+
+const maxMaxInFlight = 10_000
 
 func (c checker) url(path, text string, allowHTTP bool) error {
 	if c.pending(text) {

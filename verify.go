@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddy-dpop/caddy-dpop/internal/authserver"
 	"github.com/caddy-dpop/caddy-dpop/internal/failure"
+	"github.com/caddy-dpop/caddy-dpop/internal/jose"
 	"github.com/caddy-dpop/caddy-dpop/internal/proof"
 	"github.com/caddy-dpop/caddy-dpop/internal/token"
 	"github.com/caddy-dpop/caddy-dpop/replay"
@@ -54,12 +55,12 @@ func (h *Handler) verify(ctx context.Context, req *request) (*access, *failure.F
 		return nil, f
 	}
 	// 7. The token is good, and for this resource (RFC 9068 §4).
-	good, f := h.verifyToken(ctx, req, creds.token)
+	good, f := h.verifyToken(ctx, req, creds)
 	if f != nil {
 		return nil, f
 	}
 	// 8. The token is bound to the key of the proof (check 12, RFC 7800 §3.1).
-	if f := token.CheckBinding(good.Claims, p.Thumbprint); f != nil {
+	if f := token.CheckBinding(p.Thumbprint, good.confirmations...); f != nil {
 		return nil, f
 	}
 	// 9. The proof was not used before (RFC 9449 §11.1).
@@ -67,32 +68,44 @@ func (h *Handler) verify(ctx context.Context, req *request) (*access, *failure.F
 		return nil, f
 	}
 	// 10. The token allows what is asked for here (RFC 6750 §3.1, RFC 9470 §3).
-	if f := h.demands.Check(good.Claims, now); f != nil {
+	if f := h.demands.Check(good.claims, now); f != nil {
 		return nil, f
 	}
-	return &access{creds.scheme, creds.token, good.Claims}, nil
+	return &access{creds.scheme, creds.token, good.claims}, nil
 }
 
 // verifyBearer judges a request with a Bearer token, where those are accepted:
 // the token must not be bound to any key (RFC 9449 §7.2).
 func (h *Handler) verifyBearer(ctx context.Context, req *request, creds credentials) (*access, *failure.Failure) {
-	good, f := h.verifyToken(ctx, req, creds.token)
+	good, f := h.verifyToken(ctx, req, creds)
 	if f != nil {
 		return nil, f
 	}
-	if f := token.CheckUnbound(good.Claims); f != nil {
+	if f := token.CheckUnbound(good.confirmations...); f != nil {
 		return nil, f
 	}
-	if f := h.demands.Check(good.Claims, h.now()); f != nil {
+	if f := h.demands.Check(good.claims, h.now()); f != nil {
 		return nil, f
 	}
-	return &access{creds.scheme, creds.token, good.Claims}, nil
+	return &access{creds.scheme, creds.token, good.claims}, nil
 }
 
-// verifyToken verifies an access token: its signature by the issuer that it
-// names, and that issuer's rules. An issuer that is not configured is not asked.
-func (h *Handler) verifyToken(ctx context.Context, req *request, text string) (*token.Token, *failure.Failure) {
-	parsed, f := token.Parse(text)
+// grant is what a good token says.
+type grant struct {
+	claims jose.Object
+	// confirmations are where its cnf may stand: in the token, and in what its
+	// issuer says of it.
+	confirmations []jose.Object
+}
+
+// verifyToken verifies an access token by the issuer that it names, or if it is
+// opaque by the one that introspects. Any other issuer is not asked.
+func (h *Handler) verifyToken(ctx context.Context, req *request, creds credentials) (*grant, *failure.Failure) {
+	if h.introspecting != nil && !token.IsJWT(creds.token) {
+		req.verdict.issuer = h.introspecting.rules.Issuer
+		return h.introspect(ctx, req, h.introspecting, creds, nil)
+	}
+	parsed, f := token.Parse(creds.token)
 	if f != nil {
 		return nil, f
 	}
@@ -101,36 +114,46 @@ func (h *Handler) verifyToken(ctx context.Context, req *request, text string) (*
 		return nil, failure.New(failure.TokenIssuer, "the access token is of an issuer that is not accepted here")
 	}
 	req.verdict.issuer = iss.rules.Issuer
+	good, f := verifySignature(ctx, iss, parsed)
+	if f != nil {
+		return nil, f
+	}
+	req.verdict.clientID = token.ClientID(good.Claims)
+	if iss.introspection != nil && iss.introspection.all {
+		if f := good.CheckLocally(&iss.rules, h.now()); f != nil {
+			return nil, f
+		}
+		return h.introspect(ctx, req, iss, creds, good)
+	}
+	if f := good.Check(&iss.rules, h.now()); f != nil {
+		return nil, f
+	}
+	return &grant{good.Claims, []jose.Object{good.Claims}}, nil
+}
+
+// verifySignature verifies a token's signature by its issuer's keys.
+func verifySignature(ctx context.Context, iss *issuer, parsed *token.Parsed) (*token.Token, *failure.Failure) {
 	algorithm := iss.algorithms.Find(parsed.Algorithm)
 	if algorithm == nil {
 		return nil, failure.New(failure.TokenAlgorithm, "the alg of the access token is not accepted here")
 	}
 	keys, err := iss.keys.Find(ctx, parsed.KeyID, algorithm)
 	if err != nil {
-		return nil, keysUnavailable(err)
+		return nil, unavailable(failure.KeysUnavailable, "the keys of the token's issuer cannot be had at the moment", err)
 	}
 	if len(keys) == 0 {
 		return nil, failure.New(failure.TokenKey, "the access token is signed by a key that its issuer does not have")
 	}
-	good, f := parsed.VerifySignature(algorithm, keys)
-	if f != nil {
-		return nil, f
-	}
-	req.verdict.clientID = token.ClientID(good.Claims)
-	if f := good.Check(&iss.rules, h.now()); f != nil {
-		return nil, f
-	}
-	return good, nil
+	return parsed.VerifySignature(algorithm, keys)
 }
 
-// keysUnavailable is the failure when an issuer's keys cannot be had: it says
-// nothing about the token.
-func keysUnavailable(err error) *failure.Failure {
-	f := failure.New(failure.KeysUnavailable, "the keys of the token's issuer cannot be had at the moment",
-		failure.Detail{Name: "error", Value: err})
-	var unavailable *authserver.UnavailableError
-	if errors.As(err, &unavailable) {
-		f.RetryAfter = max(f.RetryAfter, int(math.Ceil(unavailable.RetryAfter.Seconds())))
+// unavailable is the failure when an issuer cannot be asked: it says nothing
+// about the token.
+func unavailable(reason failure.Reason, description string, err error) *failure.Failure {
+	f := failure.New(reason, description, failure.Detail{Name: "error", Value: err})
+	var later *authserver.UnavailableError
+	if errors.As(err, &later) {
+		f.RetryAfter = max(f.RetryAfter, int(math.Ceil(later.RetryAfter.Seconds())))
 	}
 	return f
 }

@@ -41,7 +41,13 @@ func TestStrictRefuses(t *testing.T) {
 		return with("DPoP "+token, proofFor(token, nil))
 	}
 	strangers := tokenOf(t, stranger, nil)
-	forged := tokenOf(t, stranger, map[string]any{"iss": issuer.URL})
+	otherKeys := tokenOf(t, stranger, map[string]any{"iss": issuer.URL})
+	claims := issuer.Claims("client-1")
+	claims["cnf"] = map[string]any{"jkt": clientKey.Thumbprint}
+	forged, err := stranger.Key.Sign(map[string]any{"typ": "at+jwt", "kid": issuer.Key.ID}, claims)
+	if err != nil {
+		t.Fatal(err)
+	}
 	now := time.Now().Unix()
 
 	for _, row := range []struct {
@@ -96,6 +102,7 @@ func TestStrictRefuses(t *testing.T) {
 		{"a token without exp", bound(map[string]any{"exp": nil}), 401, "DPoP invalid_token", "token_claims"},
 		{"a token for later", bound(map[string]any{"nbf": now + 60}), 401, "DPoP invalid_token", "token_early"},
 		{"another issuer's token", with("DPoP "+strangers, proofFor(strangers, nil)), 401, "DPoP invalid_token", "token_issuer"},
+		{"a token by a key that the issuer does not have", with("DPoP "+otherKeys, proofFor(otherKeys, nil)), 401, "DPoP invalid_token", "token_key"},
 		{"a token signed by another issuer", with("DPoP "+forged, proofFor(forged, nil)), 401, "DPoP invalid_token", "token_signature"},
 		{"a token for another audience", bound(map[string]any{"aud": "https://other.example"}), 401, "DPoP invalid_token", "token_audience"},
 		{"a token for no audience", bound(map[string]any{"aud": nil}), 401, "DPoP invalid_token", "token_audience"},

@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -178,7 +179,7 @@ func newTestClient(t testing.TB) *Client {
 // newTestCache returns a cache in front of a server, and its clock.
 func newTestCache(t testing.TB, s *server) (*KeyCache, *clock) {
 	t.Helper()
-	c := NewKeyCache(KeysFromURL(newTestClient(t), s.URL))
+	c := NewKeyCache(KeysFromURL(newTestClient(t), s.URL), systemRoots)
 	t.Cleanup(c.Close)
 	clock := new(clock)
 	c.now = clock.now
@@ -241,3 +242,5 @@ func findUnavailable(t testing.TB, f KeyFinder, ctx context.Context, kid string)
 	}
 	return unavailable(t, err)
 }
+
+func systemRoots() *x509.CertPool { return nil }

@@ -3,6 +3,7 @@ package authserver
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"sync"
@@ -51,12 +52,14 @@ const (
 // stop but the fetch under way: see Close.
 type KeyCache struct {
 	source KeySource
+	roots  func() *x509.CertPool
 	now    func() time.Time
 	ctx    context.Context // of fetches, which no request's end may cancel
 	cancel context.CancelFunc
 
 	mu        sync.Mutex
 	set       *KeySet // nil: none yet
+	setRoots  *x509.CertPool
 	fetchedAt time.Time
 	fresh     time.Duration
 	flight    *flight // nil: none under way
@@ -73,10 +76,11 @@ type flight struct {
 	err  error // to be read after done
 }
 
-// NewKeyCache returns an empty cache in front of the source.
-func NewKeyCache(source KeySource) *KeyCache {
+// NewKeyCache returns an empty cache in front of the source. A set does not serve
+// once the roots are others than it was fetched under.
+func NewKeyCache(source KeySource, roots func() *x509.CertPool) *KeyCache {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &KeyCache{source: source, now: time.Now, ctx: ctx, cancel: cancel, absent: make(absentKeys)}
+	return &KeyCache{source: source, roots: roots, now: time.Now, ctx: ctx, cancel: cancel, absent: make(absentKeys)}
 }
 
 // Close cancels the fetch under way, if any.
@@ -107,7 +111,7 @@ func (c *KeyCache) usable(ctx context.Context) (set *KeySet, fetched bool, err e
 	c.mu.Lock()
 	now := c.now()
 	age := now.Sub(c.fetchedAt)
-	if c.set == nil || age >= maxStale {
+	if c.set == nil || age >= maxStale || c.setRoots != c.roots() {
 		set, fetched, err = c.first(ctx, now)
 		c.mu.Unlock()
 		return set, fetched, err
@@ -205,6 +209,7 @@ func (c *KeyCache) start() *flight {
 	c.flight = f
 	go func() {
 		defer close(f.done)
+		roots := c.roots()
 		set, fresh, err := c.source(c.ctx)
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -215,7 +220,7 @@ func (c *KeyCache) start() *flight {
 			c.failures++
 			return
 		}
-		c.set, c.fresh, c.fetchedAt = set, fresh, now
+		c.set, c.setRoots, c.fresh, c.fetchedAt = set, roots, fresh, now
 		c.failures, c.retryAt = 0, time.Time{}
 	}()
 	return f

@@ -57,7 +57,7 @@ func TestCacheSharesAFailure(t *testing.T) {
 			fetches.Add(1)
 			<-release
 			return nil, 0, down
-		})
+		}, systemRoots)
 		var done sync.WaitGroup
 		for range 100 {
 			done.Go(func() {
@@ -248,7 +248,7 @@ func TestCacheStaleWaitIsShort(t *testing.T) {
 			case <-ctx.Done():
 				return nil, 0, ctx.Err()
 			}
-		})
+		}, systemRoots)
 		took := func(ctx context.Context) time.Duration {
 			start := time.Now()
 			keys, err := c.Find(ctx, "a", algorithm("ES256"))

@@ -162,7 +162,7 @@ func TestUnknownFloodSharesOneFetch(t *testing.T) {
 			fetches.Add(1)
 			<-release
 			return set, time.Hour, nil
-		})
+		}, systemRoots)
 		release <- struct{}{}
 		expectFind(t, c, "a", 1)
 		var done sync.WaitGroup
@@ -201,7 +201,7 @@ func TestUnknownJoinsARefresh(t *testing.T) {
 			fetches.Add(1)
 			set, err := ParseKeySet([]byte(<-release))
 			return set, 10 * time.Minute, err
-		})
+		}, systemRoots)
 		release <- kids("a")
 		expectFind(t, c, "a", 1)
 		time.Sleep(10 * time.Minute) // of the bubble's clock

@@ -27,10 +27,7 @@ type Issuer struct {
 	server *http.Server
 }
 
-const (
-	keyID    = "development"
-	lifetime = 5 * time.Minute
-)
+const lifetime = 5 * time.Minute
 
 // Start makes a key for the algorithm, and serves on a free port.
 func Start(algorithm *jose.Algorithm, audience string) (*Issuer, error) {
@@ -69,15 +66,7 @@ func (i *Issuer) metadata(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (i *Issuer) jwks(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, map[string]any{"keys": []any{i.jwk()}})
-}
-
-// jwk returns the public key with what names it and its use.
-func (i *Issuer) jwk() map[string]any {
-	jwk := make(map[string]any)
-	_ = json.Unmarshal(i.Key.Public, &jwk) // made by jose, of an object
-	jwk["kid"], jwk["alg"], jwk["use"] = keyID, i.Key.Algorithm.Name, "sig"
-	return jwk
+	answer(w, http.StatusOK, map[string]any{"keys": []any{i.Key.PublicJWK()}})
 }
 
 // token gives a token bound to the key of the request's proof; without a proof,
@@ -142,7 +131,7 @@ func (i *Issuer) Claims(client string) map[string]any {
 
 // Sign makes a token of claims, with the type of RFC 9068.
 func (i *Issuer) Sign(claims map[string]any) (string, error) {
-	return i.Key.Sign(map[string]any{"typ": "at+jwt", "kid": keyID}, claims)
+	return i.Key.Sign(map[string]any{"typ": "at+jwt", "kid": i.Key.ID}, claims)
 }
 
 func answer(w http.ResponseWriter, status int, body any) {

@@ -53,6 +53,10 @@ const (
 	TokenOtherKey       Reason = "token_other_key"
 	KeysUnavailable     Reason = "keys_unavailable"
 
+	TokenInactive            Reason = "token_inactive"      // as introspection says
+	TokenContradictory       Reason = "token_contradictory" // introspection says otherwise
+	IntrospectionUnavailable Reason = "introspection_unavailable"
+
 	ProofReplayed     Reason = "proof_replayed"
 	ProofForgotten    Reason = "proof_forgotten"    // its record may be gone
 	ProofBeforeStart  Reason = "proof_before_start" // its record may be another process's
@@ -135,6 +139,10 @@ var (
 		TokenConfirmation:   badToken,
 		TokenOtherKey:       badToken,
 		KeysUnavailable:     notNow,
+
+		TokenInactive:            badToken,
+		TokenContradictory:       badToken,
+		IntrospectionUnavailable: notNow,
 
 		ProofReplayed:     badProof,
 		ProofForgotten:    badProof,

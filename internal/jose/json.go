@@ -67,6 +67,23 @@ func (o Object) Has(name string) bool {
 	return ok
 }
 
+// Strings returns a member that is a string or an array of strings, such as aud
+// (RFC 7519 §4.1.3); of an array the elements that are strings.
+func (o Object) Strings(name string) []string {
+	value, _ := o.Get(name)
+	if one, ok := value.Text(); ok {
+		return []string{one}
+	}
+	var all []string
+	many, _ := value.Array()
+	for _, element := range many {
+		if one, ok := element.Text(); ok {
+			all = append(all, one)
+		}
+	}
+	return all
+}
+
 // Len returns the number of members.
 func (o Object) Len() int { return len(o.members) }
 

@@ -1,6 +1,7 @@
 package jose
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -9,6 +10,7 @@ import (
 	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/lestrrat-go/jwx/v2/jwk"
@@ -21,6 +23,8 @@ type PrivateKey struct {
 	Public json.RawMessage
 	// Thumbprint is that of RFC 7638.
 	Thumbprint string
+	// ID is the key's kid, or else its thumbprint.
+	ID string
 
 	signer crypto.Signer
 }
@@ -74,7 +78,65 @@ func NewPrivateKey(algorithm *Algorithm, signer crypto.Signer) (*PrivateKey, err
 	if !algorithm.Fits(key) {
 		return nil, fmt.Errorf("%s: %w", algorithm.Name, errFit)
 	}
-	return &PrivateKey{algorithm, text, key.Thumbprint, signer}, nil
+	return &PrivateKey{algorithm, text, key.Thumbprint, key.Thumbprint, signer}, nil
+}
+
+// ParsePrivateKey reads a private key, a JWK or in PEM (PKCS #8, PKCS #1 or SEC 1).
+// It signs by the alg of the JWK, or else by the usual one for its kind.
+func ParsePrivateKey(text []byte) (*PrivateKey, error) {
+	parsed, err := jwk.ParseKey(text, jwk.WithPEM(bytes.Contains(text, []byte("-----BEGIN"))))
+	if err != nil {
+		return nil, fmt.Errorf("neither a JWK nor a key in PEM: %w", err)
+	}
+	var raw any
+	if err := parsed.Raw(&raw); err != nil {
+		return nil, err
+	}
+	signer, ok := raw.(crypto.Signer)
+	if !ok {
+		return nil, errors.New("not a private key")
+	}
+	name := parsed.Algorithm().String()
+	if name == "" {
+		name = usualAlgorithm(signer)
+	}
+	algorithm := Algorithms(algorithms).Find(name)
+	if algorithm == nil {
+		return nil, fmt.Errorf("the key's alg %q is not supported", name)
+	}
+	key, err := NewPrivateKey(algorithm, signer)
+	if err != nil {
+		return nil, err
+	}
+	if id := parsed.KeyID(); id != "" {
+		key.ID = id
+	}
+	return key, nil
+}
+
+// usualAlgorithm returns the algorithm that servers most likely accept of a key.
+func usualAlgorithm(signer crypto.Signer) string {
+	switch private := signer.(type) {
+	case *ecdsa.PrivateKey:
+		for _, a := range algorithms {
+			if a.family == familyEC && a.elliptic() == private.Curve {
+				return a.Name
+			}
+		}
+	case *rsa.PrivateKey:
+		return "RS256"
+	case ed25519.PrivateKey:
+		return "EdDSA"
+	}
+	return ""
+}
+
+// PublicJWK returns the public key as a JWK that names its id, use and algorithm.
+func (k *PrivateKey) PublicJWK() map[string]any {
+	set := make(map[string]any)
+	_ = json.Unmarshal(k.Public, &set) // an object, made by NewPrivateKey
+	set["kid"], set["use"], set["alg"] = k.ID, "sig", k.Algorithm.Name
+	return set
 }
 
 // Sign returns a JWS in compact serialization with the header and the claims.

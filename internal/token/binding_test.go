@@ -55,7 +55,7 @@ func TestConfirmation(t *testing.T) {
 		{"a private one beside jkt", `{"cnf":{"https://a.example/x":{"jwk":1},"jkt":"` + jkt + `","X5T#S256":"a"}}`, "", failure.TokenBound},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			expect(t, CheckBinding(object(t, row.claims), jkt), row.bound)
+			expect(t, CheckBinding(jkt, object(t, row.claims)), row.bound)
 			expect(t, CheckUnbound(object(t, row.claims)), row.bare)
 		})
 	}
@@ -64,6 +64,6 @@ func TestConfirmation(t *testing.T) {
 // What is no string is equal to nothing, not even to a thumbprint that is not there.
 func TestBindingComparesStrings(t *testing.T) {
 	for _, value := range []string{"5", "null", "{}", `[""]`} {
-		expect(t, CheckBinding(object(t, `{"cnf":{"jkt":`+value+`}}`), ""), failure.TokenOtherKey)
+		expect(t, CheckBinding("", object(t, `{"cnf":{"jkt":`+value+`}}`)), failure.TokenOtherKey)
 	}
 }

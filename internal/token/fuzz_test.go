@@ -62,7 +62,7 @@ func FuzzParse(f *testing.F) {
 		token := &Token{header: p.jws.Header, Claims: p.jws.Claims}
 		token.Check(loose, now)
 		token.Check(rules(), now)
-		CheckBinding(token.Claims, jkt)
+		CheckBinding(jkt, token.Claims)
 		if (CheckUnbound(token.Claims) == nil) == token.Claims.Has("cnf") {
 			t.Error("CheckUnbound disagrees with the claims")
 		}

@@ -92,6 +92,21 @@ const NoType = "-"
 
 // Check holds the token against the rules at a time.
 func (t *Token) Check(rules *Rules, now time.Time) *failure.Failure {
+	if f := t.CheckLocally(rules, now); f != nil {
+		return f
+	}
+	if rules.RFC9068 {
+		if f := t.checkProfile(); f != nil {
+			return f
+		}
+	}
+	return checkAudience(t.Claims, rules)
+}
+
+// CheckLocally is the part of Check for a token that its issuer is asked about
+// too: what the issuer says of aud and other claims counts, and the token need
+// not have them.
+func (t *Token) CheckLocally(rules *Rules, now time.Time) *failure.Failure {
 	if iss, _ := t.text("iss"); iss != rules.Issuer {
 		return failure.New(failure.TokenIssuer, "the access token is of an issuer that is not accepted here")
 	}
@@ -102,15 +117,10 @@ func (t *Token) Check(rules *Rules, now time.Time) *failure.Failure {
 	if f := t.checkKind(typ); f != nil {
 		return f
 	}
-	if rules.RFC9068 {
-		if f := t.checkProfile(); f != nil {
-			return f
-		}
+	if !t.Claims.Has("exp") {
+		return failure.New(failure.TokenClaims, "the access token has no exp")
 	}
-	if f := t.checkTime(rules.ClockSkew, now); f != nil {
-		return f
-	}
-	return t.checkAudience(rules)
+	return checkTime(t.Claims, rules.ClockSkew, now)
 }
 
 // checkType checks the typ header, and returns it.
@@ -166,27 +176,24 @@ func (t *Token) checkProfile() *failure.Failure {
 	if !t.Claims.Has("iat") {
 		return failure.New(failure.TokenClaims, "the access token has no iat, which RFC 9068 requires")
 	}
-	if len(t.audiences()) == 0 {
+	if len(t.Claims.Strings("aud")) == 0 {
 		return failure.New(failure.TokenClaims, "the access token has no aud, which RFC 9068 requires")
 	}
 	return nil
 }
 
-// checkTime checks exp, which must be there, nbf and iat, which may be.
-func (t *Token) checkTime(skew time.Duration, now time.Time) *failure.Failure {
+// checkTime checks exp, nbf and iat, each if it is there.
+func checkTime(claims jose.Object, skew time.Duration, now time.Time) *failure.Failure {
 	at, tolerance := float64(now.UnixMilli())/1000, skew.Seconds()
-	exp, ok, f := t.time("exp")
+	exp, ok, f := timeClaim(claims, "exp")
 	if f != nil {
 		return f
 	}
-	if !ok {
-		return failure.New(failure.TokenClaims, "the access token has no exp")
-	}
-	if at-tolerance >= exp {
+	if ok && at-tolerance >= exp {
 		return failure.New(failure.TokenExpired, "the access token has expired", failure.Detail{Name: "expired_seconds_ago", Value: at - exp})
 	}
 	for _, name := range []string{"nbf", "iat"} {
-		from, ok, f := t.time(name)
+		from, ok, f := timeClaim(claims, name)
 		if f != nil {
 			return f
 		}
@@ -198,8 +205,8 @@ func (t *Token) checkTime(skew time.Duration, now time.Time) *failure.Failure {
 	return nil
 }
 
-func (t *Token) time(name string) (float64, bool, *failure.Failure) {
-	value, ok := t.Claims.Get(name)
+func timeClaim(claims jose.Object, name string) (float64, bool, *failure.Failure) {
+	value, ok := claims.Get(name)
 	if !ok {
 		return 0, false, nil
 	}
@@ -211,11 +218,11 @@ func (t *Token) time(name string) (float64, bool, *failure.Failure) {
 }
 
 // checkAudience checks that one of the token's audiences is accepted.
-func (t *Token) checkAudience(rules *Rules) *failure.Failure {
+func checkAudience(claims jose.Object, rules *Rules) *failure.Failure {
 	if rules.AnyAudience {
 		return nil
 	}
-	found := t.audiences()
+	found := claims.Strings("aud")
 	for _, one := range found {
 		if slices.Contains(rules.Audiences, one) {
 			return nil
@@ -223,22 +230,6 @@ func (t *Token) checkAudience(rules *Rules) *failure.Failure {
 	}
 	return failure.New(failure.TokenAudience, "the access token is not for this resource: its aud names another, or none",
 		failure.Detail{Name: "expected", Value: strings.Join(rules.Audiences, " ")}, failure.Detail{Name: "found", Value: strings.Join(found, " ")})
-}
-
-// audiences returns aud: a string, or an array of strings (RFC 7519 §4.1.3).
-func (t *Token) audiences() []string {
-	aud, _ := t.Claims.Get("aud")
-	if one, ok := aud.Text(); ok {
-		return []string{one}
-	}
-	var all []string
-	many, _ := aud.Array()
-	for _, value := range many {
-		if one, ok := value.Text(); ok {
-			all = append(all, one)
-		}
-	}
-	return all
 }
 
 func (t *Token) text(name string) (string, bool) {
@@ -251,13 +242,28 @@ func (t *Token) text(name string) (string, bool) {
 // beside jkt demands more than would be verified.
 var uncheckedConfirmations = []string{"x5t#S256", "jwk", "jwe", "kid", "jku"}
 
-// CheckBinding checks that the token is bound to the key with the thumbprint,
-// and to nothing else (RFC 9449 §6.1 and §7.1).
-func CheckBinding(claims jose.Object, thumbprint string) *failure.Failure {
-	value, ok := claims.Get("cnf")
-	if !ok {
+// CheckBinding checks that a token is bound to the key with the thumbprint, and
+// to nothing else (RFC 9449 §6.1 and §7.1). Of the places that may hold its cnf,
+// the token itself and what its issuer says of it, each that has one counts.
+func CheckBinding(thumbprint string, places ...jose.Object) *failure.Failure {
+	bound := false
+	for _, claims := range places {
+		if !claims.Has("cnf") {
+			continue
+		}
+		if f := checkConfirmation(claims, thumbprint); f != nil {
+			return f
+		}
+		bound = true
+	}
+	if !bound {
 		return failure.New(failure.TokenUnbound, "the access token is not bound to a key: it has no cnf")
 	}
+	return nil
+}
+
+func checkConfirmation(claims jose.Object, thumbprint string) *failure.Failure {
+	value, _ := claims.Get("cnf")
 	cnf, ok := value.Object()
 	if !ok {
 		return failure.New(failure.TokenConfirmation, "the cnf of the access token is not a JSON object")
@@ -281,9 +287,15 @@ func CheckBinding(claims jose.Object, thumbprint string) *failure.Failure {
 
 // CheckUnbound checks that a Bearer token is bound to no key at all: one that
 // is must not be used without proof of possession (RFC 9449 §7.2).
-func CheckUnbound(claims jose.Object) *failure.Failure {
-	if claims.Has("cnf") {
-		return failure.New(failure.TokenBound, "the access token is bound to a key and cannot be used as a Bearer token")
+func CheckUnbound(places ...jose.Object) *failure.Failure {
+	for _, claims := range places {
+		if claims.Has("cnf") {
+			return tokenBound()
+		}
 	}
 	return nil
+}
+
+func tokenBound() *failure.Failure {
+	return failure.New(failure.TokenBound, "the access token is bound to a key and cannot be used as a Bearer token")
 }
