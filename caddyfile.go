@@ -130,7 +130,7 @@ func (h *Handler) unmarshalIssuer(b *block) error {
 		"profile":       func() error { return inner.text(&issuer.Profile) },
 		"allow_http":    func() error { return inner.flag(&issuer.AllowHTTP) },
 		"ca":            func() error { return inner.list(&issuer.CAFiles) },
-		"timeout":       func() error { return inner.positive(&issuer.Timeout) },
+		"timeout":       func() error { return inner.duration(&issuer.Timeout) },
 		"introspection": func() error { return issuer.unmarshalIntrospection(inner) },
 	})
 }
@@ -175,7 +175,7 @@ func (p *Proof) unmarshal(b *block) error {
 	}
 	return inner.each(map[string]func() error{
 		"algorithms": func() error { return inner.list(&p.Algorithms) },
-		"max_age":    func() error { return inner.positive(&p.MaxAge) },
+		"max_age":    func() error { return inner.duration(&p.MaxAge) },
 	})
 }
 

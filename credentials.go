@@ -99,8 +99,9 @@ func isAlphanumeric(c byte) bool {
 }
 
 // tokenInQuery reports whether a query has a parameter access_token
-// (RFC 6750 §2.3), by any way of writing or separating it that an upstream may
-// understand.
+// (RFC 6750 §2.3), by any way of writing or separating it that is known of
+// upstreams: ASP.NET does not look at case, and PHP makes underscores of dots
+// and spaces, drops spaces before a name, and takes brackets for an array.
 func tokenInQuery(query string) bool {
 	for query != "" {
 		var parameter string
@@ -110,14 +111,15 @@ func tokenInQuery(query string) bool {
 			parameter, query = query, ""
 		}
 		name, _, _ := strings.Cut(parameter, "=")
-		if name == "access_token" {
-			return true
+		if decoded, err := url.QueryUnescape(name); err == nil {
+			name = decoded
 		}
-		if strings.Contains(name, "%") {
-			if decoded, err := url.QueryUnescape(name); err == nil && decoded == "access_token" {
-				return true
-			}
+		name, _, _ = strings.Cut(strings.TrimLeft(name, " "), "[")
+		if strings.EqualFold(underscores.Replace(name), "access_token") {
+			return true
 		}
 	}
 	return false
 }
+
+var underscores = strings.NewReplacer(".", "_", " ", "_")

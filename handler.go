@@ -13,9 +13,11 @@ import (
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	req := arrived(r)
 	req.verdict = verdict{handler: h.name}
-	// Whatever becomes of the request, error routes included, what an upstream
-	// takes for claims of the token must not come from the client.
-	h.removeClaimHeaders(r.Header)
+	// Whatever becomes of the request, error routes and report mode included, what
+	// an upstream takes for claims of the token must not come from the client, and
+	// no tunnel may open behind which nobody would look.
+	h.removeClaimHeaders(r, req)
+	removeH2C(r.Header)
 
 	granted, f := h.verify(r.Context(), req)
 	switch {
@@ -23,19 +25,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		h.conclude(r, req, accepted, nil)
 		req.user = granted
 		h.rewrite(r.Header, req, granted)
-		if h.upstream == UpstreamDPoP {
-			return next.ServeHTTP(w, r)
-		}
-		tw := &translator{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, challenger: &h.challenger, used: granted.scheme}
+		tw := &translator{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, challenger: &h.challenger, req: req}
 		err := next.ServeHTTP(tw, r)
-		tw.translate() // error routes may send what the upstream has set
+		tw.finish() // error routes may send what the upstream has set
 		return err
 	case h.mode == ModeReport:
 		h.conclude(r, req, reported, f)
 		return next.ServeHTTP(w, r)
 	default:
 		h.conclude(r, req, refused, f)
-		req.user = nil
+		req.restore(r.Header)
 		return h.refuse(w, req, f)
 	}
 }
@@ -45,6 +44,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 func (h *Handler) refuse(w http.ResponseWriter, req *request, f *failure.Failure) error {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
+	header.Del("Retry-After")
 	header.Del("WWW-Authenticate")
 	for _, challenge := range h.challenger.Challenges(f, req.verdict.scheme) {
 		header.Add("WWW-Authenticate", challenge)

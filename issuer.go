@@ -56,7 +56,7 @@ type Issuer struct {
 	CAFiles []string `json:"ca_files,omitempty"`
 
 	// For each call to the issuer. Default: `5s`.
-	Timeout caddy.Duration `json:"timeout,omitempty"`
+	Timeout *caddy.Duration `json:"timeout,omitempty"`
 
 	// Asks the issuer about tokens: about those that are no JWTs, or about all.
 	// Default: no token is introspected, and opaque ones are refused.
@@ -112,7 +112,7 @@ func (i *Issuer) tokenTypes() []string {
 	}
 	types := make([]string, len(i.TokenTypes))
 	for n, typ := range i.TokenTypes {
-		types[n] = jose.TrimMediaType(typ)
+		types[n] = strings.ToLower(jose.TrimMediaType(typ))
 	}
 	return types
 }
@@ -137,8 +137,15 @@ func (i *Issuer) keySetID() keySetID {
 		discoveryURL: i.DiscoveryURL,
 		roots:        strings.Join(i.CAFiles, "\n"),
 		allowHTTP:    i.AllowHTTP,
-		timeout:      orDefault(time.Duration(i.Timeout), defaultIssuerTimeout),
+		timeout:      i.timeout(),
 	}
+}
+
+func (i *Issuer) timeout() time.Duration {
+	if i.Timeout == nil {
+		return defaultIssuerTimeout
+	}
+	return time.Duration(*i.Timeout)
 }
 
 // sharedKeySet is a key set in the pool.

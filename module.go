@@ -169,7 +169,7 @@ type Proof struct {
 	Algorithms []string `json:"algorithms,omitempty"`
 
 	// For how long after its `iat` a proof is accepted. Default: `60s`.
-	MaxAge caddy.Duration `json:"max_age,omitempty"`
+	MaxAge *caddy.Duration `json:"max_age,omitempty"`
 }
 
 // RequiredClaim is a claim that a token must have.
@@ -220,13 +220,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.now = time.Now
-	h.logger = sampled(ctx.Logger())
+	h.logger = ctx.Logger()
 	h.name = settings.Name
 	h.mode = orDefault(settings.Mode, ModeStrict)
 	h.upstream = orDefault(settings.UpstreamToken, UpstreamBearer)
 	h.claimHeaders = canonical(settings.ClaimHeaders)
 	h.window = proof.Window{
-		MaxAge:    orDefault(time.Duration(settings.Proof.MaxAge), defaultMaxAge),
+		MaxAge:    settings.Proof.maxAge(),
 		ClockSkew: settings.clockSkew(),
 	}
 	h.demands = settings.demandsOf()
@@ -291,6 +291,13 @@ func (h *Handler) clockSkew() time.Duration {
 		return defaultClockSkew
 	}
 	return time.Duration(*h.ClockSkew)
+}
+
+func (p *Proof) maxAge() time.Duration {
+	if p.MaxAge == nil {
+		return defaultMaxAge
+	}
+	return time.Duration(*p.MaxAge)
 }
 
 func (h *Handler) demandsOf() token.Demands {

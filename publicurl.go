@@ -17,6 +17,11 @@ func (h *Handler) publicURLs(req *request) ([]proof.URI, *failure.Failure) {
 	if f != nil {
 		return nil, f
 	}
+	// RFC 9112 §3.2: a host that makes no sense is refused also where it does not
+	// count. HTTP/1.0 may have none.
+	if _, err := proof.NormalizeAuthority("", req.host); err != nil && req.host != "" {
+		return nil, malformed("the authority of the request is not a host and an optional port")
+	}
 	if len(h.bases) > 0 {
 		urls := make([]proof.URI, len(h.bases))
 		for i, base := range h.bases {

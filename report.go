@@ -3,6 +3,7 @@ package caddydpop
 import (
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -28,21 +29,22 @@ func (h *Handler) conclude(r *http.Request, req *request, o outcome, f *failure.
 	}
 	level := zapcore.InfoLevel
 	switch {
-	case f.Passing():
-		level = zapcore.ErrorLevel
 	case o == reported:
 		level = zapcore.WarnLevel
+	case f.Passing():
+		level = zapcore.ErrorLevel
 	}
-	if c := h.logger.Check(level, messages[o]+string(f.Reason)); c != nil {
+	if !flood.lets(f.Reason, h.now()) {
+		return
+	}
+	if c := h.logger.Check(level, messages[o]); c != nil {
 		c.Write(append(req.fields(r), detailFields(f)...)...)
 	}
 }
 
-// messages end in the reason, so that a flood of one reason, of which only
-// samples are logged, hides no other.
 var messages = map[outcome]string{
-	refused:  "refused request: ",
-	reported: "would refuse request: ",
+	refused:  "refused request",
+	reported: "would refuse request",
 }
 
 // fields describe a request, without anything that could be a credential: of
@@ -52,8 +54,8 @@ func (req *request) fields(r *http.Request) []zap.Field {
 	return []zap.Field{
 		zap.Inline(&req.verdict),
 		zap.String("method", req.method),
-		zap.String("host", req.host),
-		zap.String("path", req.url.EscapedPath()),
+		zap.String("host", clipped(req.host)),
+		zap.String("path", clipped(req.url.EscapedPath())),
 		zap.String("client_ip", clientIP),
 	}
 }
@@ -61,11 +63,18 @@ func (req *request) fields(r *http.Request) []zap.Field {
 // maxDetail bounds what the log takes of a text that a client chose.
 const maxDetail = 256
 
+func clipped(text string) string {
+	if len(text) <= maxDetail {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxDetail], "") + "..."
+}
+
 func detailFields(f *failure.Failure) []zap.Field {
 	fields := []zap.Field{zap.String("description", f.Description)}
 	for _, detail := range f.Details {
-		if text, ok := detail.Value.(string); ok && len(text) > maxDetail {
-			detail.Value = strings.ToValidUTF8(text[:maxDetail], "") + "..."
+		if text, ok := detail.Value.(string); ok {
+			detail.Value = clipped(text)
 		}
 		fields = append(fields, zap.Any(detail.Name, detail.Value))
 	}
@@ -90,12 +99,28 @@ func (v *verdict) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	return nil
 }
 
-// sampled returns a logger that under a flood of refusals writes the first
-// hundred lines of each second, and then every hundredth, of each message.
-func sampled(logger *zap.Logger) *zap.Logger {
-	return logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
-		return zapcore.NewSamplerWithOptions(core, time.Second, 100, 100)
-	}))
+// flood decides which refusals are logged while there are very many.
+var flood sampler
+
+// sampler lets the first hundred refusals for a reason in each second be logged,
+// and then every hundredth. Each reason counts for itself, so that a flood for one
+// hides no other.
+type sampler struct {
+	mu     sync.Mutex
+	second int64
+	counts map[failure.Reason]int
+}
+
+func (s *sampler) lets(reason failure.Reason, now time.Time) bool {
+	const first, every = 100, 100
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if second := now.Unix(); second != s.second || s.counts == nil {
+		s.second, s.counts = second, make(map[failure.Reason]int)
+	}
+	s.counts[reason]++
+	n := s.counts[reason]
+	return n <= first || n%every == 0
 }
 
 // placeholder resolves the placeholders that the handler documents.

@@ -3,6 +3,7 @@ package caddydpop
 import (
 	"net/http"
 	"net/url"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -31,7 +32,34 @@ type request struct {
 
 	records []record // made in stores on behalf of this request
 	verdict verdict
-	user    *access // nil: no handler has accepted the request
+
+	// What the last handler that accepted the request made of it.
+	user         *access // nil: none has
+	upstream     UpstreamToken
+	claimHeaders []string // names of those that were set
+}
+
+// restore takes back what handlers before have made of the request, when one
+// refuses it: error routes get the credentials as they arrived, and no claims.
+func (req *request) restore(header http.Header) {
+	if req.user == nil {
+		return
+	}
+	req.giveBack(header)
+	for _, name := range req.claimHeaders {
+		delete(header, name)
+	}
+	req.user, req.claimHeaders = nil, nil
+}
+
+// giveBack sets the credentials to what they were when they arrived.
+func (req *request) giveBack(header http.Header) {
+	for name, values := range map[string][]string{"Authorization": req.authorization, "Dpop": req.proof} {
+		delete(header, name)
+		if len(values) > 0 {
+			header[name] = slices.Clone(values)
+		}
+	}
 }
 
 // record is a proof that this request has spent.
@@ -87,16 +115,17 @@ func arrived(r *http.Request) *request {
 	}
 	trusted, _ := caddyhttp.GetVar(ctx, caddyhttp.TrustedProxyVarKey).(bool)
 	req := &request{
-		method:         original.Method,
-		target:         original.RequestURI,
-		url:            original.URL,
-		host:           r.Host,
-		secure:         r.TLS != nil,
-		trusted:        trusted,
-		forwardedProto: r.Header["X-Forwarded-Proto"],
-		forwardedHost:  r.Header["X-Forwarded-Host"],
-		authorization:  r.Header["Authorization"],
-		proof:          r.Header["Dpop"],
+		method:  original.Method,
+		target:  original.RequestURI,
+		url:     original.URL,
+		host:    r.Host,
+		secure:  r.TLS != nil,
+		trusted: trusted,
+		// other directives may change the values of a header in place
+		forwardedProto: slices.Clone(r.Header["X-Forwarded-Proto"]),
+		forwardedHost:  slices.Clone(r.Header["X-Forwarded-Host"]),
+		authorization:  slices.Clone(r.Header["Authorization"]),
+		proof:          slices.Clone(r.Header["Dpop"]),
 	}
 	caddyhttp.SetVar(ctx, requestVar, req)
 	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {

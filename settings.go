@@ -116,7 +116,7 @@ func (c checker) handler(h *Handler) error {
 	if err := checkDuration("clock_skew", h.clockSkew(), 0); err != nil {
 		return err
 	}
-	if err := checkDuration("proof.max_age", time.Duration(h.Proof.MaxAge), 0); err != nil {
+	if err := checkDuration("proof.max_age", h.Proof.maxAge(), time.Second); err != nil {
 		return err
 	}
 	if _, err := c.algorithms(h.Proof.Algorithms, nil); err != nil {
@@ -144,13 +144,13 @@ func (c checker) handler(h *Handler) error {
 // challenges as lists of words (RFC 6749 §3.3).
 func (c checker) demands(h *Handler) error {
 	for path, words := range map[string][]string{"required_scopes": h.RequiredScopes, "required_acr": h.RequiredACR} {
-		for i, word := range words {
+		if err := checkWords(path, words); err != nil {
+			return err
+		}
+		for _, word := range words {
 			notWord := func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }
-			if word == "" || strings.ContainsFunc(word, notWord) {
+			if strings.ContainsFunc(word, notWord) {
 				return wrong(path, "%q is not a word without spaces, quotes and backslashes", word)
-			}
-			if slices.Contains(words[:i], word) {
-				return wrong(path, "%s is repeated", word)
 			}
 		}
 	}
@@ -168,6 +168,10 @@ const maxDuration = 24 * time.Hour
 func checkDuration(path string, d, least time.Duration) error {
 	if d < least || d > maxDuration {
 		return wrong(path, "%v is not from %v to %v", d, least, maxDuration)
+	}
+	// In JSON a number is in nanoseconds, which nobody means.
+	if d > 0 && d < time.Millisecond {
+		return wrong(path, "%v is less than a millisecond: write \"10s\" for ten seconds", d)
 	}
 	return nil
 }
@@ -196,14 +200,25 @@ func (c checker) algorithms(names, fallback []string) (jose.Algorithms, error) {
 	return algorithms, nil
 }
 
-func checkAudiences(audiences []string) error {
-	for _, audience := range audiences {
-		switch {
-		case audience == "":
-			return wrong("audiences", "an empty value")
-		case audience == anyAudience && len(audiences) > 1:
-			return wrong("audiences", "* accepts any audience, and leaves nothing for other values to say")
+// checkWords checks a list of values: none is empty, and none stands twice.
+func checkWords(path string, words []string) error {
+	for i, word := range words {
+		if word == "" {
+			return wrong(path, "an empty value")
 		}
+		if slices.Contains(words[:i], word) {
+			return wrong(path, "%s is repeated", word)
+		}
+	}
+	return nil
+}
+
+func checkAudiences(audiences []string) error {
+	if err := checkWords("audiences", audiences); err != nil {
+		return err
+	}
+	if len(audiences) > 1 && slices.Contains(audiences, anyAudience) {
+		return wrong("audiences", "* accepts any audience, and leaves nothing for other values to say")
 	}
 	return nil
 }
@@ -274,10 +289,21 @@ func (c checker) issuer(i *Issuer) error {
 	if i.Profile != "" && len(i.TokenTypes) > 0 {
 		return wrong("token_types", "contradicts profile %s, which accepts at+jwt alone", i.Profile)
 	}
-	if slices.Contains(i.TokenTypes, "") {
-		return wrong("token_types", "an empty value; - stands for a token without typ")
+	if err := checkWords("token_types", i.tokenTypes()); err != nil {
+		return err
 	}
-	return checkDuration("timeout", time.Duration(i.Timeout), 0)
+	for _, typ := range i.TokenTypes {
+		if strings.ContainsFunc(typ, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			return wrong("token_types", "%q is not a media type; - stands for a token without typ", typ)
+		}
+	}
+	if err := checkWords("ca_files", i.CAFiles); err != nil {
+		return err
+	}
+	if len(i.CAFiles) > 0 && i.JWKSFile != "" && i.Introspection == nil {
+		return wrong("ca_files", "is of no use: with jwks_file the issuer is not called")
+	}
+	return checkDuration("timeout", i.timeout(), time.Millisecond)
 }
 
 // introspection checks that what the way of authentication needs is there, and
@@ -351,6 +377,9 @@ func (c checker) url(path, text string, allowHTTP bool) error {
 		return nil
 	}
 	if err := authserver.CheckURL(text, allowHTTP); err != nil {
+		if strings.Contains(text, "@") { // which may be a password
+			return &settingError{path, err}
+		}
 		return wrong(path, "%q: %w", text, err)
 	}
 	return nil
@@ -392,8 +421,9 @@ func (c checker) bases(urls []string) ([]proof.URI, error) {
 // notForClaims are the headers that have a meaning of their own, on the way or
 // to this module, and so cannot carry a claim.
 var notForClaims = []string{
-	"Authorization", "Connection", "Content-Length", "Dpop", "Dpop-Nonce", "Host", "Http2-Settings", "Keep-Alive",
-	"Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+	"Accept-Encoding", "Authorization", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Cookie", "Dpop", "Dpop-Nonce",
+	"Expect", "Forwarded", "Host", "Http2-Settings", "Keep-Alive", "Proxy-Authorization", "Proxy-Connection", "Range", "Sec-Websocket-Key",
+	"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto",
 }
 
 func (c checker) claimHeaders(headers []ClaimHeader) error {

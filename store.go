@@ -2,7 +2,6 @@ package caddydpop
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -144,7 +143,8 @@ func (noStore) Retain(time.Duration) (release func()) { return func() {} }
 // it holds, and what opens or changes anything happens in its Start: never when
 // a configuration is only validated, or fails to load.
 type App struct {
-	memory *MemoryReplay // nil: no handler uses the memory store
+	memory  *MemoryReplay // nil: no handler uses the memory store
+	release func()        // of the memory store's bound
 }
 
 func init() {
@@ -173,19 +173,22 @@ func (a *App) agree(m *MemoryReplay) error {
 
 // Start lets the memory store begin to record, by the settings that now count.
 func (a *App) Start() error {
-	if a.memory == nil {
-		return nil
+	if a.memory != nil {
+		a.release = a.memory.memory.Limit(a.memory.MaxEntries)
+		a.memory.memory.Begin()
 	}
-	if a.memory.memory == nil {
-		return fmt.Errorf("the memory store was not provisioned")
-	}
-	a.memory.memory.SetMaxEntries(a.memory.MaxEntries)
-	a.memory.memory.Begin()
 	return nil
 }
 
-// Stop does nothing: the store lives on while any handler uses it.
-func (*App) Stop() error { return nil }
+// Stop takes the settings back: those of the configuration that follows count,
+// or of the one before if this one failed to load. The store lives on while any
+// handler uses it.
+func (a *App) Stop() error {
+	if a.release != nil {
+		a.release()
+	}
+	return nil
+}
 
 // Interface guards
 var (

@@ -3,6 +3,7 @@ package caddydpop
 import (
 	"io"
 	"net/http"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -16,19 +17,46 @@ import (
 type translator struct {
 	caddyhttp.ResponseWriterWrapper
 	challenger *failure.Challenger
-	used       failure.Scheme
+	req        *request
 	wrote      bool
 }
 
+// translate changes the headers before they are sent. An upstream that gets the
+// client's own credentials, from this handler or one after it, speaks for itself.
 func (t *translator) translate() {
-	if t.wrote {
+	if t.wrote || t.req.upstream == UpstreamDPoP {
 		return
 	}
 	header := t.Header()
 	delete(header, "Dpop-Nonce")
-	if values, ok := header["Www-Authenticate"]; ok && t.used == failure.DPoP {
-		if values, ok = t.challenger.FromBearer(values); ok {
-			header["Www-Authenticate"] = values
+	filter(header, "Trailer", isNoAnswer)
+	values, ok := header["Www-Authenticate"]
+	if !ok || t.req.verdict.scheme != failure.DPoP {
+		return
+	}
+	if values, ok = t.challenger.FromBearer(values); ok {
+		header["Www-Authenticate"] = values
+	}
+}
+
+// isNoAnswer reports whether a trailer is not one of the headers that are
+// translated, and so may follow as it is.
+func isNoAnswer(name string) bool {
+	return !strings.EqualFold(name, "DPoP-Nonce") && !strings.EqualFold(name, "WWW-Authenticate")
+}
+
+// finish is for what the upstream has set after the body: trailers, or before an
+// error, headers.
+func (t *translator) finish() {
+	t.translate()
+	if t.req.upstream == UpstreamDPoP {
+		return
+	}
+	header := t.Header()
+	for _, name := range []string{"Dpop-Nonce", "Www-Authenticate"} {
+		delete(header, http.TrailerPrefix+name)
+		if t.wrote {
+			delete(header, name)
 		}
 	}
 }

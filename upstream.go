@@ -1,7 +1,9 @@
 package caddydpop
 
 import (
+	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -22,22 +24,36 @@ func (h *Handler) rewrite(header http.Header, req *request, granted *access) {
 		header["Authorization"] = []string{string(failure.Bearer) + " " + granted.token}
 		delete(header, "Dpop")
 	case UpstreamDPoP:
-		header["Authorization"] = req.authorization
-		delete(header, "Dpop")
-		if len(req.proof) > 0 {
-			header["Dpop"] = req.proof
-		}
+		req.giveBack(header)
 	case UpstreamNone:
 		delete(header, "Authorization")
 		delete(header, "Dpop")
 	}
+	req.upstream = h.upstream
 	delete(header, "Dpop-Nonce")
 	for _, claimHeader := range h.claimHeaders {
+		delete(header, claimHeader.Header)
 		if value, ok := h.claimValue(claimHeader, granted.claims); ok {
 			header[claimHeader.Header] = []string{value}
+			req.claimHeaders = append(req.claimHeaders, claimHeader.Header)
 		}
 	}
-	h.keepThroughProxy(header)
+	// A proxy after this handler would drop whatever the client lists in
+	// Connection (RFC 9110 §7.6.1).
+	filter(header, "Connection", func(option string) bool {
+		return !isCredential(option) && !h.isClaimHeader(option)
+	})
+}
+
+func isCredential(name string) bool {
+	return strings.EqualFold(name, "Authorization") || strings.EqualFold(name, "DPoP") || strings.EqualFold(name, "DPoP-Nonce")
+}
+
+// removeH2C removes an upgrade to h2c, which a proxy would pass on.
+func removeH2C(header http.Header) {
+	if filter(header, "Upgrade", func(protocol string) bool { return !strings.EqualFold(protocol, "h2c") }) {
+		delete(header, "Http2-Settings")
+	}
 }
 
 // claimValue returns the value of a claim as a header's.
@@ -50,8 +66,10 @@ func (h *Handler) claimValue(claimHeader ClaimHeader, claims jose.Object) (strin
 	if !ok {
 		value = claim.Compact()
 	}
-	if strings.ContainsFunc(value, unicode.IsControl) {
-		if c := h.logger.Check(zapcore.WarnLevel, "claim holds a control character, and makes no header"); c != nil {
+	// Spaces at the ends of a header's value are not part of it (RFC 9110 §5.5): the
+	// upstream would take one user for another.
+	if strings.ContainsFunc(value, unicode.IsControl) || value != strings.TrimSpace(value) {
+		if c := h.logger.Check(zapcore.WarnLevel, "claim cannot be the value of a header, and makes none"); c != nil {
 			c.Write(zap.String("handler", h.name), zap.String("header", claimHeader.Header), zap.String("claim", claimHeader.Path))
 		}
 		return "", false
@@ -61,16 +79,50 @@ func (h *Handler) claimValue(claimHeader ClaimHeader, claims jose.Object) (strin
 
 // removeClaimHeaders removes the client's own headers of the names that carry
 // claims, and of those that CGI-like upstreams take for the same (Caddy
-// GHSA-7r4p-vjf4-gxv4 and GHSA-f59h-q822-g45g).
-func (h *Handler) removeClaimHeaders(header http.Header) {
+// GHSA-7r4p-vjf4-gxv4 and GHSA-f59h-q822-g45g). What a handler before has set is
+// not the client's own.
+func (h *Handler) removeClaimHeaders(r *http.Request, req *request) {
+	if r.Trailer != nil {
+		h.removeTrailers(r)
+	}
 	if len(h.claimHeaders) == 0 {
 		return
 	}
-	for name := range header {
-		if h.isClaimHeader(name) {
-			delete(header, name)
+	for name := range r.Header {
+		if h.isClaimHeader(name) && !slices.Contains(req.claimHeaders, name) {
+			delete(r.Header, name)
 		}
 	}
+}
+
+// removeTrailers removes the trailers that an upstream may merge into the
+// headers it trusts. Their values, and names that were not announced, come with
+// the end of the body.
+func (h *Handler) removeTrailers(r *http.Request) {
+	trailer := r.Trailer
+	remove := func() {
+		for name := range trailer {
+			if isCredential(hyphens.Replace(name)) || h.isClaimHeader(name) {
+				delete(trailer, name)
+			}
+		}
+	}
+	remove()
+	r.Body = &bodyWithTrailers{r.Body, remove}
+}
+
+// bodyWithTrailers is a body that has trailers removed once they are there.
+type bodyWithTrailers struct {
+	io.ReadCloser
+	remove func()
+}
+
+func (b *bodyWithTrailers) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.remove()
+	}
+	return n, err
 }
 
 var hyphens = strings.NewReplacer("_", "-", ".", "-")
@@ -83,19 +135,6 @@ func (h *Handler) isClaimHeader(name string) bool {
 		}
 	}
 	return false
-}
-
-// keepThroughProxy sees to it that a proxy after this handler sends on what the
-// handler has set. It would drop whatever the client lists in Connection
-// (RFC 9110 §7.6.1), and it passes on an upgrade to h2c, behind which nobody
-// would check further requests.
-func (h *Handler) keepThroughProxy(header http.Header) {
-	filter(header, "Connection", func(option string) bool {
-		return !strings.EqualFold(option, "Authorization") && !strings.EqualFold(option, "DPoP") && !h.isClaimHeader(option)
-	})
-	if filter(header, "Upgrade", func(protocol string) bool { return !strings.EqualFold(protocol, "h2c") }) {
-		delete(header, "Http2-Settings")
-	}
 }
 
 // filter removes members from a header that is a list (RFC 9110 §5.6.1), and

@@ -94,6 +94,7 @@ type gateway struct {
 type setup struct {
 	options string // global
 	servers string // global options of servers
+	named   string // named routes
 	address string // of the site; default: http://127.0.0.1:{{PORT}}
 	site    string // directives; default: {{DPOP}} and a reverse_proxy
 	alone   bool   // leave out the other site, which keeps the memory store alive
@@ -171,6 +172,7 @@ func (g *gateway) config(t *testing.T, s setup) []byte {
 		level DEBUG
 	}
 }
+` + s.named + `
 ` + s.address + ` {
 	bind 127.0.0.1
 	log {

@@ -97,7 +97,7 @@ func TestReport(t *testing.T) {
 				t.Errorf("the client's own X-User got through: %q", got.header["X-User"])
 			}
 			line := await(t, g.logs, func(e entry) bool {
-				return e["msg"] == "would refuse request: "+row.reason && e["reason"] == row.reason
+				return e["msg"] == "would refuse request" && e["reason"] == row.reason
 			})
 			if line["level"] != "warn" || line["outcome"] != "reported" || line["handler"] != "orders" {
 				t.Errorf("logged %v", line)

@@ -17,13 +17,16 @@ func TestTwoHandlers(t *testing.T) {
 		{"the second is stricter", "{{DPOP}}\nroute {\n{{DPOP}} public_url https://other.example\nreverse_proxy {{BACKEND}}\n}", 401, ""},
 		{"the first has rewritten the credentials", "{{DPOP}} upstream_token none\nroute {\n{{DPOP}}\nreverse_proxy {{BACKEND}}\n}", 200, ""},
 		{"the second reports", "{{DPOP}}\nroute {\n{{DPOP}} mode report; public_url https://other.example\nreverse_proxy {{BACKEND}}\n}", 200, ""},
-		{"invoked", "{{DPOP}}\nroute {\n{{DPOP}}\n{{DPOP}}\nreverse_proxy {{BACKEND}}\n}", 200, ""},
+		{"three", "{{DPOP}}\nroute {\n{{DPOP}}\n{{DPOP}}\nreverse_proxy {{BACKEND}}\n}", 200, ""},
+		{"the second reports, and leaves the first's claims", "{{DPOP}} claim_header X-User sub\nroute {\n{{DPOP}} mode report; public_url https://other.example; claim_header X-User sub\nreverse_proxy {{BACKEND}}\n}", 200, "user-1"},
+		{"headers changed in place between them", "route {\n{{DPOP}} mode report; public_url https://other.example\nrequest_header Dpop ^e Xe\nrequest_header Authorization ^DPoP Custom\n{{DPOP}}\nreverse_proxy {{BACKEND}}\n}", 200, ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			g := serve(t, setup{site: row.site})
 			c := good(t, g.url+"/")
-			c.send(t)
-			a := c // a replay, whatever the first got
+			if first := c.send(t); first.StatusCode != row.status {
+				t.Fatalf("answered %d %q", first.StatusCode, first.Header.Values("WWW-Authenticate"))
+			}
 			if row.status == 200 {
 				got := g.backend.one(t)
 				if got.header.Get("Authorization") == "" || got.header["Dpop"] != nil || got.header.Get("X-User") != row.user {
@@ -32,8 +35,8 @@ func TestTwoHandlers(t *testing.T) {
 			} else {
 				g.backend.none(t)
 			}
-			if answer := a.send(t); answer.StatusCode != 401 {
-				t.Errorf("a replay was answered %d", answer.StatusCode)
+			if replay := c.send(t); replay.StatusCode != 401 {
+				t.Errorf("a replay was answered %d", replay.StatusCode)
 			}
 		})
 	}
@@ -79,4 +82,47 @@ func TestModesByRoute(t *testing.T) {
 	c := good(t, g.url+"/open/x")
 	c.send(t).expect(t, 200)
 	c.send(t).expect(t, 401, "DPoP invalid_dpop_proof")
+}
+
+// When a second handler refuses what the first accepted, error routes get the
+// credentials as they arrived, and no claims.
+func TestSecondHandlerRefuses(t *testing.T) {
+	g := serve(t, setup{site: `{{DPOP}} claim_header X-User sub
+		route {
+			{{DPOP}} public_url https://other.example
+		}
+		handle_errors {
+			reverse_proxy {{BACKEND}} {
+				header_up X-Id "{http.auth.user.id}"
+			}
+		}`})
+	c := good(t, g.url+"/")
+	c.send(t)
+	got := g.backend.one(t).header
+	if got.Get("Authorization") != c.header.Get("Authorization") || got.Get("Dpop") != c.header.Get("Dpop") || got.Get("X-User") != "" || got.Get("X-Id") != "" {
+		t.Errorf("the error route's backend got %v", got)
+	}
+}
+
+// Where an inner handler has the upstream check proofs itself, the upstream's
+// nonces are for the client, whatever the outer handler is set to.
+func TestInnerHandlerSpeaksForTheUpstream(t *testing.T) {
+	g := serve(t, setup{site: "{{DPOP}}\nroute {\n{{DPOP}} upstream_token dpop\nreverse_proxy {{BACKEND}}\n}"})
+	g.backend.answer = func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("DPoP-Nonce", "n") }
+	if a := good(t, g.url+"/").send(t); a.Header.Get("DPoP-Nonce") != "n" {
+		t.Errorf("the nonce was dropped: %v", a.Header)
+	}
+}
+
+// A named route is another way to meet a handler twice.
+func TestInvokedRoute(t *testing.T) {
+	g := serve(t, setup{
+		named: "&(protected) {\nroute {\n{{DPOP}}\nreverse_proxy {{BACKEND}}\n}\n}",
+		site:  "{{DPOP}}\ninvoke protected",
+	})
+	c := good(t, g.url+"/")
+	c.send(t).expect(t, 200)
+	g.backend.one(t)
+	c.send(t).expect(t, 401, "DPoP invalid_dpop_proof")
+	g.backend.none(t)
 }

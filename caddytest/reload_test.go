@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -48,6 +49,12 @@ func TestConfigurationByAdminAPI(t *testing.T) {
 	for _, row := range []struct{ old, new, setting string }{
 		{`"mode":"optional"`, `"mode":"optinal"`, "mode"},
 		{`"mode":"optional"`, `"moed":"strict"`, "moed"},
+		{`"mode":"optional"`, `"MODE":"report"`, "MODE"},
+		{`"mode":"optional"`, `"mode":"strict","Mode":"report"`, "Mode"},
+		{`"mode":"optional"`, `"proof":{"Max_age":"1h"}`, "Max_age"},
+		{`"mode":"optional"`, `"proof":{"max_age":"0s"}`, "proof.max_age"},
+		{`"mode":"optional"`, `"proof":{"max_age":60}`, "proof.max_age"},
+		{`"mode":"optional"`, `"clock_skew":10`, "clock_skew"},
 		{`"audiences":["` + audience + `"]`, `"audiences":[]`, "audiences"},
 		{`"audiences":["` + audience + `"]`, `"audiences":["*","x"]`, "audiences"},
 		{`"issuer":"` + issuer.URL + `"`, `"issuer":"sso.example.com"`, "issuers[0].issuer"},
@@ -111,6 +118,36 @@ func TestEveryJSONKey(t *testing.T) {
 	if got := a.Header.Get("WWW-Authenticate"); got != `DPoP realm="r \"x\"", algs="ES256"` {
 		t.Errorf("challenge %q", got)
 	}
+}
+
+// A configuration that fails to load after its apps were started leaves the
+// running one as it was.
+func TestFailedLoadChangesNothing(t *testing.T) {
+	g := serve(t, setup{alone: true})
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for range 10 { // apps start in any order
+		bad := g.config(t, setup{alone: true, address: "http://" + taken.Addr().String(), site: "{{DPOP}} replay memory {; max_entries 1;}"})
+		if status, text := admin(t, "POST", "/load", bad); status == 200 {
+			t.Fatalf("loaded: %s", text)
+		}
+		for range 3 {
+			good(t, g.url+"/").send(t).expect(t, 200)
+		}
+	}
+}
+
+// A flood of refusals for one reason hides no other.
+func TestFloodHidesNoReason(t *testing.T) {
+	g := serve(t, setup{})
+	for range 400 {
+		call{url: g.url}.send(t)
+	}
+	call{url: g.url, header: http.Header{"Authorization": {"DPoP x"}, "Dpop": {"x"}}}.send(t)
+	await(t, g.logs, func(e entry) bool { return e["reason"] == "proof_malformed" })
 }
 
 // Under load, each reload with something changed: no proof is accepted twice,

@@ -120,7 +120,7 @@ func TestStrictRefuses(t *testing.T) {
 			if line.field("dpop", "reason") != row.reason || line.field("dpop", "outcome") != "refused" {
 				t.Errorf("the access log says %v, want reason %s", line["dpop"], row.reason)
 			}
-			await(t, g.logs, func(e entry) bool { return e["msg"] == "refused request: "+row.reason && e["reason"] == row.reason })
+			await(t, g.logs, func(e entry) bool { return e["msg"] == "refused request" && e["reason"] == row.reason })
 		})
 	}
 }

@@ -52,11 +52,11 @@ func TestClaimHeaders(t *testing.T) {
 		// these let aliases of names through, which Caddy drops by itself
 		servers: "expected_underscore_headers X_User\nexpected_dot_headers X.User",
 		site: "{{DPOP}} mode optional; claim_header X-User sub; claim_header x-roles realm_access.roles; claim_header X-Url https://a.example/role; " +
-			"claim_header X-Number n; claim_header X-Bool b; claim_header X-Null z; claim_header X-Bad bad; claim_header X-None none; claim_header X-Object o\n" +
+			"claim_header X-Number n; claim_header X-Bool b; claim_header X-Null z; claim_header X-Bad bad; claim_header X-Led led; claim_header X-None none; claim_header X-Object o\n" +
 			"reverse_proxy {{BACKEND}}",
 	})
 	claims := map[string]any{
-		"sub": "Jürgen", "realm_access": map[string]any{"roles": []string{"a", "b"}}, "https://a.example/role": "admin",
+		"sub": "Jürgen", "led": " admin", "realm_access": map[string]any{"roles": []string{"a", "b"}}, "https://a.example/role": "admin",
 		"n": json.Number("12345678901234567890"), "b": true, "z": json.RawMessage("null"), "bad": "a\r\nX-Admin: 1", "o": map[string]any{"a": "\n"},
 	}
 	forged := http.Header{}
@@ -85,12 +85,12 @@ func TestClaimHeaders(t *testing.T) {
 	}
 	for name := range got.header {
 		switch name {
-		case "X-None", "X-Bad", "X_user", "X.user", "X_User", "X.User", "X-Admin":
+		case "X-None", "X-Bad", "X-Led", "X_user", "X.user", "X_User", "X.User", "X-Admin":
 			t.Errorf("the backend got %s", name)
 		}
 	}
 	await(t, g.logs, func(e entry) bool {
-		return e["msg"] == "claim holds a control character, and makes no header" && e["header"] == "X-Bad"
+		return e["msg"] == "claim cannot be the value of a header, and makes none" && e["header"] == "X-Bad"
 	})
 
 	// a Bearer token's claims too, and nobody's own
@@ -110,15 +110,70 @@ func TestClaimHeaders(t *testing.T) {
 }
 
 func TestUpgradeToH2CDoesNotGetThrough(t *testing.T) {
+	send := func(g *gateway, c call, upgrade string) string {
+		c.header["Connection"] = []string{"Upgrade, HTTP2-Settings"}
+		c.header["Upgrade"] = []string{upgrade}
+		c.header["Http2-Settings"] = []string{"AAMAAABkAARAAAAAAAIAAAAA"}
+		c.send(t)
+		return g.backend.one(t).header.Get("Upgrade")
+	}
 	g := serve(t, setup{})
 	for _, row := range []struct{ upgrade, want string }{{"h2c", ""}, {"H2C", ""}, {"h2c, websocket", "websocket"}, {"websocket", "websocket"}} {
-		c := good(t, g.url+"/")
-		c.header["Connection"] = []string{"Upgrade, HTTP2-Settings"}
-		c.header["Upgrade"] = []string{row.upgrade}
-		c.header["Http2-Settings"] = []string{"AAMAAABkAARAAAAAAAIAAAAA"}
-		c.send(t).expect(t, 200)
-		if got := g.backend.one(t).header.Get("Upgrade"); got != row.want {
+		if got := send(g, good(t, g.url+"/"), row.upgrade); got != row.want {
 			t.Errorf("%s: the backend got Upgrade %q", row.upgrade, got)
+		}
+	}
+	// not for those either that are passed on without being accepted
+	for _, site := range []string{"{{DPOP}} mode report\nreverse_proxy {{BACKEND}}", "{{DPOP}}\nhandle_errors {\nreverse_proxy {{BACKEND}}\n}"} {
+		g.load(t, setup{site: site})
+		if got := send(g, call{url: g.url, header: http.Header{}}, "h2c"); got != "" {
+			t.Errorf("the backend got Upgrade %q", got)
+		}
+	}
+}
+
+// What a client sends in trailers an upstream may merge into the headers that
+// it trusts.
+func TestRequestTrailers(t *testing.T) {
+	for _, site := range []string{"{{DPOP}} claim_header X-User sub\nreverse_proxy {{BACKEND}}", "{{DPOP}} mode report; claim_header X-User sub\nreverse_proxy {{BACKEND}}"} {
+		g := serve(t, setup{site: site})
+		trailers := make(chan http.Header, 1)
+		g.backend.answer = func(_ http.ResponseWriter, r *http.Request) { trailers <- r.Trailer }
+		token := accessToken(t, nil)
+		for _, announced := range []string{"X-Foo", "X-Foo, X-User, Authorization, DPoP, DPoP-Nonce", "X-User"} {
+			status := raw(t, g, "POST / HTTP/1.1\r\nHost: 127.0.0.1:"+g.port+"\r\nAuthorization: DPoP "+token+"\r\nDPoP: "+dpop(t, "POST", g.url, token, nil)+
+				"\r\nTransfer-Encoding: chunked\r\nTrailer: "+announced+"\r\nConnection: close\r\n\r\n4\r\nbody\r\n0\r\n"+
+				"X-User: admin\r\nX_User: admin\r\nX-Foo: 1\r\nAuthorization: Bearer x\r\nDPoP: x\r\nDPoP-Nonce: x\r\n\r\n")
+			got := g.backend.one(t)
+			if status != 200 || got.body != "body" {
+				t.Fatalf("answered %d, the backend got %q", status, got.body)
+			}
+			for name, values := range <-trailers {
+				if name != "X-Foo" {
+					t.Errorf("announced %s: the backend got the trailer %s: %q", announced, name, values)
+				}
+			}
+		}
+	}
+}
+
+// An upstream's trailers are translated like its headers: by being left out.
+func TestResponseTrailers(t *testing.T) {
+	g := serve(t, setup{})
+	g.backend.answer = func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Trailer", "DPoP-Nonce, X-Foo")
+		_, _ = w.Write([]byte("hello"))
+		w.Header().Set("DPoP-Nonce", "x")
+		w.Header().Set("X-Foo", "1")
+		w.Header().Set(http.TrailerPrefix+"WWW-Authenticate", "Bearer")
+	}
+	a := good(t, g.url+"/").send(t)
+	if a.Trailer.Get("X-Foo") != "1" || a.text != "hello" {
+		t.Errorf("trailers %v, %q", a.Trailer, a.text)
+	}
+	for _, name := range []string{"DPoP-Nonce", "WWW-Authenticate"} {
+		if values := a.Trailer.Values(name); len(values) > 0 && values[0] != "" {
+			t.Errorf("the client got the trailer %s: %q", name, values)
 		}
 	}
 }

@@ -187,3 +187,16 @@ func TestRequestTargets(t *testing.T) {
 		t.Errorf("no host: answered %d", status)
 	}
 }
+
+// A host that makes no sense is refused where it does not count, too.
+func TestHostBesidePublicURL(t *testing.T) {
+	g := serve(t, setup{address: "http://:{{PORT}}", site: "{{DPOP}} public_url https://api.example\nreverse_proxy {{BACKEND}}"})
+	token := accessToken(t, nil)
+	for host, status := range map[string]int{"any.example": 200, "any.example:80:80": 400, "[::1": 400, "any%zz.example": 400} {
+		got := raw(t, g, fmt.Sprintf("GET /orders HTTP/1.1\r\nHost: %s\r\nAuthorization: DPoP %s\r\nDPoP: %s\r\nConnection: close\r\n\r\n",
+			host, token, dpop(t, "GET", "https://api.example/orders", token, nil)))
+		if got != status {
+			t.Errorf("%s: answered %d, want %d", host, got, status)
+		}
+	}
+}

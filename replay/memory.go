@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"hash/maphash"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -116,11 +117,23 @@ func raise(v *atomic.Uint32, value uint32) uint32 {
 	}
 }
 
-// SetMaxEntries changes the bound. Entries above a lower one live out their time.
-func (m *Memory) SetMaxEntries(n int) {
-	m.census.mu.Lock()
-	defer m.census.mu.Unlock()
-	m.census.max = n
+// Limit sets the bound until release is called: the last one set, of those that
+// are not released, counts. Entries above a lower bound live out their time.
+func (m *Memory) Limit(maxEntries int) (release func()) {
+	c := &m.census
+	limit := &maxEntries
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.limits = append(c.limits, limit)
+	c.max = maxEntries
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.limits = slices.DeleteFunc(c.limits, func(l *int) bool { return l == limit })
+		if len(c.limits) > 0 {
+			c.max = *c.limits[len(c.limits)-1]
+		}
+	}
 }
 
 // Entries returns how many live entries there are, and how many there may be.
@@ -137,6 +150,7 @@ func (m *Memory) Entries() (live, limit int) {
 type census struct {
 	mu        sync.Mutex
 	max       int
+	limits    []*int // those that are not released, in order
 	live      int
 	perSecond map[uint32]int
 	from      uint32 // no second before this is counted

@@ -190,11 +190,16 @@ func TestMemoryIsBoundedAndExact(t *testing.T) {
 	}
 	record(t, m, use(limit, c.now().Unix()), ErrFull)
 
-	m.SetMaxEntries(limit + 1)
+	wide := m.Limit(limit + 1)
 	record(t, m, use(limit, c.now().Unix()), nil)
-	m.SetMaxEntries(10)
+	narrow := m.Limit(10)
 	record(t, m, use(limit+1, c.now().Unix()), ErrFull)
 	record(t, m, use(5, c.now().Unix()), ErrReplayed)
+	narrow()
+	m.Limit(limit + 2) // replaces the first, which is released after
+	wide()
+	record(t, m, use(limit+1, c.now().Unix()), nil)
+	record(t, m, use(limit+2, c.now().Unix()), ErrFull)
 }
 
 // TestMemoryBesideAMap runs the store beside the plainest thing that does the

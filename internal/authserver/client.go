@@ -117,7 +117,7 @@ func (c *Client) CloseIdle() {
 // loopback interface or where that is allowed.
 func CheckURL(text string, allowHTTP bool) error {
 	u, err := url.Parse(text)
-	if err != nil || u.Host == "" || u.User != nil || u.Fragment != "" {
+	if err != nil || u.Hostname() == "" || u.User != nil || u.Fragment != "" {
 		return errors.New("not an absolute URL without user information and fragment")
 	}
 	switch {

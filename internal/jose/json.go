@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 )
@@ -29,19 +30,25 @@ type member struct {
 // Value is the JSON text of one value within an Object.
 type Value []byte
 
+// maxMembers bounds the members of all objects in a text, unless less is enough.
+const maxMembers = 2000
+
 // ParseObject checks and takes apart the JSON object that is the whole of
 // text. The result refers to text, which must not change afterwards.
-func ParseObject(text []byte) (Object, error) {
+func ParseObject(text []byte) (Object, error) { return parseObject(text, maxMembers) }
+
+func parseObject(text []byte, limit int) (Object, error) {
 	if !utf8.Valid(text) {
 		return Object{}, errors.New("not valid UTF-8")
 	}
-	s := scanner{text: text}
+	s := scanner{text: text, budget: limit}
 	s.space()
 	if s.peek() != '{' {
 		return Object{}, errors.New("not a JSON object")
 	}
-	members, err := s.object(1)
-	if err != nil {
+	members := make([]member, 0, 12)
+	s.names = make([][]byte, 0, few)
+	if err := s.object(1, &members); err != nil {
 		return Object{}, err
 	}
 	s.space()
@@ -82,6 +89,15 @@ func (o Object) Strings(name string) []string {
 		}
 	}
 	return all
+}
+
+// Names returns the names of the members, in order.
+func (o Object) Names() []string {
+	names := make([]string, len(o.members))
+	for i := range o.members {
+		names[i] = string(o.members[i].name)
+	}
+	return names
 }
 
 // Len returns the number of members.
@@ -133,8 +149,9 @@ func (v Value) Array() ([]Value, bool) {
 	if len(v) == 0 || v[0] != '[' {
 		return nil, false
 	}
-	s := scanner{text: v}
-	elements, err := s.array(1)
+	s := scanner{text: v, budget: maxMembers}
+	var elements []Value
+	err := s.array(1, &elements)
 	return elements, err == nil
 }
 
@@ -159,16 +176,20 @@ func (v Value) Compact() string {
 	return b.String()
 }
 
-// scanner walks JSON text by the grammar of RFC 8259.
+// scanner walks JSON text by the grammar of RFC 8259. What is nested is checked
+// and stepped over; nothing is built of it until somebody asks for it.
 type scanner struct {
-	text []byte
-	at   int
+	text   []byte
+	at     int
+	names  [][]byte // of the objects that are open, each after its parent's
+	budget int      // how many members there may still be
 }
 
 var (
 	errSyntax   = errors.New("not well-formed JSON")
 	errRepeated = errors.New("a JSON object repeats a member")
 	errDepth    = errors.New("JSON nested too deeply")
+	errMembers  = errors.New("JSON with too many members")
 )
 
 func (s *scanner) peek() byte {
@@ -195,9 +216,9 @@ func (s *scanner) value(depth int) (Value, error) {
 	var err error
 	switch c := s.peek(); {
 	case c == '{':
-		_, err = s.object(depth + 1)
+		err = s.object(depth+1, nil)
 	case c == '[':
-		_, err = s.array(depth + 1)
+		err = s.array(depth+1, nil)
 	case c == '"':
 		_, err = s.str()
 	case c == '-' || c >= '0' && c <= '9':
@@ -211,107 +232,116 @@ func (s *scanner) value(depth int) (Value, error) {
 	return Value(s.text[start:s.at]), nil
 }
 
-func (s *scanner) object(depth int) ([]member, error) {
+// object steps over an object, and adds its members to those given, if any are.
+func (s *scanner) object(depth int, members *[]member) error {
 	if depth > maxDepth {
-		return nil, errDepth
+		return errDepth
 	}
-	s.at++ // {
-	s.space()
-	if s.peek() == '}' {
-		s.at++
-		return nil, nil
-	}
-	members := make([]member, 0, 8)
-	names := nameSet{}
-	for {
-		s.space()
+	base := len(s.names)
+	err := s.elements('}', func() error {
 		name, err := s.str()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		s.space()
 		if s.peek() != ':' {
-			return nil, errSyntax
+			return errSyntax
 		}
 		s.at++
 		s.space()
+		if err := s.note(name, base); err != nil {
+			return err
+		}
 		value, err := s.value(depth)
-		if err != nil {
-			return nil, err
+		if err == nil && members != nil {
+			*members = append(*members, member{name, value})
 		}
-		if names.repeats(members, name) {
-			return nil, errRepeated
-		}
-		members = append(members, member{name, value})
-		s.space()
-		switch s.peek() {
-		case ',':
-			s.at++
-		case '}':
-			s.at++
-			return members, nil
-		default:
-			return nil, errSyntax
-		}
+		return err
+	})
+	if err != nil {
+		return err
 	}
+	return s.leave(base)
 }
 
-// nameSet finds repeated member names: by looking at each while they are few,
-// by a map once a hostile object could make that quadratic.
-type nameSet map[string]struct{}
-
-func (n *nameSet) repeats(members []member, name []byte) bool {
-	const few = 16
-	if len(members) < few {
-		for i := range members {
-			if bytes.Equal(members[i].name, name) {
-				return true
-			}
-		}
-		return false
-	}
-	if len(members) == few {
-		*n = make(nameSet, 4*few)
-		for i := range members {
-			(*n)[string(members[i].name)] = struct{}{}
-		}
-	}
-	if _, ok := (*n)[string(name)]; ok {
-		return true
-	}
-	(*n)[string(name)] = struct{}{}
-	return false
-}
-
-func (s *scanner) array(depth int) ([]Value, error) {
+// array steps over an array, and adds its elements to those given, if any are.
+func (s *scanner) array(depth int, values *[]Value) error {
 	if depth > maxDepth {
-		return nil, errDepth
+		return errDepth
 	}
-	s.at++ // [
+	return s.elements(']', func() error {
+		value, err := s.value(depth)
+		if err == nil && values != nil {
+			*values = append(*values, value)
+		}
+		return err
+	})
+}
+
+// elements steps over an opening bracket, elements with commas between them, and
+// the closing bracket.
+func (s *scanner) elements(closing byte, element func() error) error {
+	s.at++
 	s.space()
-	if s.peek() == ']' {
+	if s.peek() == closing {
 		s.at++
-		return nil, nil
+		return nil
 	}
-	var elements []Value
 	for {
 		s.space()
-		value, err := s.value(depth)
-		if err != nil {
-			return nil, err
+		if err := element(); err != nil {
+			return err
 		}
-		elements = append(elements, value)
 		s.space()
 		switch s.peek() {
 		case ',':
 			s.at++
-		case ']':
+		case closing:
 			s.at++
-			return elements, nil
+			return nil
 		default:
-			return nil, errSyntax
+			return errSyntax
 		}
 	}
+}
+
+// few is how many members an object may have for each to be looked at.
+const few = 16
+
+// note adds a member's name to those of its object, which begin at base, and
+// finds it repeated while they are few.
+func (s *scanner) note(name []byte, base int) error {
+	if s.budget--; s.budget < 0 {
+		return errMembers
+	}
+	names := s.names[base:]
+	s.names = append(s.names, name)
+	if len(names) < few {
+		for i := range names {
+			if bytes.Equal(names[i], name) {
+				return errRepeated
+			}
+		}
+	}
+	return nil
+}
+
+// leave is for the end of an object whose names begin at base. Where there were
+// too many to look at each, which a hostile object could make slow, it finds
+// those repeated side by side in their order.
+func (s *scanner) leave(base int) error {
+	names := s.names[base:]
+	s.names = s.names[:base]
+	if len(names) <= few {
+		return nil
+	}
+	slices.SortFunc(names, bytes.Compare)
+	for i := range names[1:] {
+		if bytes.Equal(names[i], names[i+1]) {
+			return errRepeated
+		}
+	}
+	return nil
 }
 
 // str steps over a string, and returns what it stands for.

@@ -23,7 +23,13 @@ type JWS struct {
 var ErrNotCompact = errors.New("not three base64url parts joined by dots")
 
 // ParseJWS takes apart a JWS whose payload is a JSON object, as all JWTs are.
-func ParseJWS(compact string) (JWS, error) {
+func ParseJWS(compact string) (JWS, error) { return parseJWS(compact, maxMembers) }
+
+// ParseSmallJWS is ParseJWS for one of at most a hundred members a part, as
+// anybody may send. More of them would cost about what a signature does.
+func ParseSmallJWS(compact string) (JWS, error) { return parseJWS(compact, 100) }
+
+func parseJWS(compact string, limit int) (JWS, error) {
 	head, rest, ok := strings.Cut(compact, ".")
 	if !ok {
 		return JWS{}, ErrNotCompact
@@ -34,10 +40,10 @@ func ParseJWS(compact string) (JWS, error) {
 	}
 	var jws JWS
 	var err error
-	if jws.Header, err = decodeObject(head); err != nil {
+	if jws.Header, err = decodeObject(head, limit); err != nil {
 		return JWS{}, &PartError{"header", err}
 	}
-	if jws.Claims, err = decodeObject(payload); err != nil {
+	if jws.Claims, err = decodeObject(payload, limit); err != nil {
 		return JWS{}, &PartError{"claims", err}
 	}
 	if jws.Signature, err = DecodeBase64URL(signature); err != nil {
@@ -58,12 +64,12 @@ func (e *PartError) Error() string { return e.Part + ": " + e.Err.Error() }
 // Unwrap returns what is wrong with the part.
 func (e *PartError) Unwrap() error { return e.Err }
 
-func decodeObject(part string) (Object, error) {
+func decodeObject(part string, limit int) (Object, error) {
 	text, err := DecodeBase64URL(part)
 	if err != nil {
 		return Object{}, err
 	}
-	return ParseObject(text)
+	return parseObject(text, limit)
 }
 
 var errBase64 = errors.New("not canonical base64url without padding")

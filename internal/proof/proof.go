@@ -46,7 +46,7 @@ func Verify(compact string, allowed jose.Algorithms) (*Proof, *failure.Failure) 
 	if len(compact) > MaxSize {
 		return nil, failure.New(failure.ProofTooLarge, "the DPoP proof is larger than 8192 bytes")
 	}
-	jws, err := jose.ParseJWS(compact)
+	jws, err := jose.ParseSmallJWS(compact)
 	if err != nil {
 		return nil, failure.New(failure.ProofMalformed,
 			"the DPoP proof is not a JWS in compact serialization", failure.Detail{Name: "error", Value: err})
@@ -191,7 +191,7 @@ func (p *Proof) CheckRequest(method string, urls []URI, token string) *failure.F
 func (p *Proof) CheckTarget(method string, urls []URI) *failure.Failure {
 	if p.method != method {
 		return failure.New(failure.ProofMethod, "the htm of the DPoP proof is not the method of the request",
-			failure.Detail{Name: "expected", Value: method}, failure.Detail{Name: "found", Value: p.method})
+			failure.Detail{Name: "expected", Value: method}, failure.Detail{Name: "found", Value: p.method[:min(len(p.method), 32)]})
 	}
 	return p.checkURI(urls)
 }

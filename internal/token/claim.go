@@ -27,11 +27,12 @@ func Claim(claims jose.Object, path string) (jose.Value, bool) {
 	return nil, false
 }
 
-// Subject returns who the token speaks for: sub, else client_id.
+// Subject returns who the token speaks for: sub, else client_id. A sub that is
+// no plain value is nobody, and not the client.
 func Subject(claims jose.Object) string {
 	for _, name := range []string{"sub", "client_id"} {
-		value, _ := claims.Get(name)
-		if text, ok := value.Text(); ok && text != "" {
+		if value, ok := claims.Get(name); ok && !value.IsNull() && string(value) != `""` {
+			text, _ := value.Scalar()
 			return text
 		}
 	}

@@ -91,8 +91,13 @@ func (f *File[T]) look() {
 	if current == f.stamp {
 		return
 	}
+	text, err := f.read()
+	if err != nil { // maybe not for long, though the file stays as it is
+		f.readErr = err
+		return
+	}
 	f.stamp = current
-	value, err := f.read()
+	value, err := f.parse(text)
 	if err != nil {
 		f.readErr = fmt.Errorf("%s: %w", f.path, err)
 		return
@@ -100,19 +105,18 @@ func (f *File[T]) look() {
 	f.value, f.changed, f.readErr = value, f.looked, nil
 }
 
-func (f *File[T]) read() (T, error) {
-	var none T
+func (f *File[T]) read() ([]byte, error) {
 	file, err := os.Open(f.path)
 	if err != nil {
-		return none, err
+		return nil, err
 	}
 	defer file.Close()
 	text, err := io.ReadAll(io.LimitReader(file, maxSize+1))
 	if err != nil {
-		return none, err
+		return nil, err
 	}
 	if len(text) > maxSize {
-		return none, fmt.Errorf("larger than %d bytes", maxSize)
+		return nil, fmt.Errorf("%s: larger than %d bytes", f.path, maxSize)
 	}
-	return f.parse(text)
+	return text, nil
 }

@@ -147,3 +147,20 @@ func TestBadFileIsReadOnce(t *testing.T) {
 		t.Errorf("read %d times", reads)
 	}
 }
+
+// A file that could not be opened is tried again, though it has not changed.
+func TestUnreadableFileIsTriedAgain(t *testing.T) {
+	f := open(t, "a")
+	f.write(t, "b")
+	path := f.File.path
+	f.File.path = filepath.Dir(path) // which can be looked at, but not read
+	if got := f.Look(); got != "a" {
+		t.Errorf("got %q", got)
+	}
+	if _, err := f.Status(); err == nil {
+		t.Error("no error in the status")
+	}
+	f.File.path = path
+	f.clock = f.clock.Add(interval)
+	f.expect(t, "b", true)
+}
