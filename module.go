@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/caddy-dpop/caddy-dpop/internal/authserver"
 	"github.com/caddy-dpop/caddy-dpop/internal/failure"
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
 	"github.com/caddy-dpop/caddy-dpop/internal/proof"
@@ -42,8 +43,8 @@ func init() {
 // `{http.dpop.client_id}` | The client that the token was issued to
 //
 // The access log gets the same under the field `dpop`. Caddy redacts the
-// `Authorization` header there, but not `DPoP`: see examples/Caddyfile for the
-// filter that removes it.
+// `Authorization` header in its logs, but not `DPoP`: see examples/Caddyfile for
+// the filter that removes it.
 //
 // Every string may hold placeholders that are known when the configuration is
 // loaded, such as `{env.SECRET}` or `{file./run/secret}`. One that has no value
@@ -277,6 +278,21 @@ func (h *Handler) provisionReplay(ctx caddy.Context) error {
 	return nil
 }
 
+// Validate checks what only shows once the settings are provisioned: an issuer
+// whose file has no key that can verify tokens would have all of them refused.
+func (h *Handler) Validate() error {
+	for name, iss := range h.issuers {
+		file, ok := iss.keys.(*authserver.KeyFile)
+		if !ok {
+			continue
+		}
+		if file.Status().Keys == 0 {
+			return wrong("jwks_file", "of issuer %s: no key in it can verify tokens", name)
+		}
+	}
+	return nil
+}
+
 // Cleanup releases what Provision acquired, also if that failed midway.
 func (h *Handler) Cleanup() error {
 	for _, release := range h.cleanup {
@@ -324,6 +340,7 @@ func orDefault[T comparable](value, fallback T) T {
 // Interface guards
 var (
 	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.Validator             = (*Handler)(nil)
 	_ caddy.CleanerUpper          = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
 )

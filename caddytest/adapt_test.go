@@ -173,8 +173,11 @@ dpop {
 `
 	dir := t.TempDir()
 	keys := filepath.Join(dir, "keys.json")
-	if err := os.WriteFile(keys, []byte(`{"keys":[]}`), 0o600); err != nil {
-		t.Fatal(err)
+	unusable := filepath.Join(dir, "unusable.json")
+	for file, text := range map[string]string{keys: `{"keys":[` + string(clientKey.Public) + `]}`, unusable: `{"keys":[{"kty":"AKP"}]}`} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	config, ok := adapt(t, strings.Replace(text, "{{PORT}}", freePort(), 1))
 	if !ok {
@@ -185,6 +188,7 @@ dpop {
 		{"", keys, "x", "mode"},
 		{"{report", keys, "x", "mode"},
 		{"strict", keys + ".missing", "x", "jwks_file"},
+		{"strict", unusable, "x", "jwks_file"},
 		{"strict", keys, "", "audiences[0]"},
 	} {
 		t.Setenv("DPOP_TEST_MODE", row.mode)
@@ -196,7 +200,7 @@ dpop {
 		}
 	}
 	left, err := os.ReadDir(dir)
-	if err != nil || len(left) != 1 {
+	if err != nil || len(left) != 2 {
 		t.Errorf("validating wrote something: %v %v", left, err)
 	}
 }

@@ -95,6 +95,7 @@ type setup struct {
 	options string // global
 	servers string // global options of servers
 	named   string // named routes
+	format  string // of both logs; default: format json
 	address string // of the site; default: http://127.0.0.1:{{PORT}}
 	site    string // directives; default: {{DPOP}} and a reverse_proxy
 	alone   bool   // leave out the other site, which keeps the memory store alive
@@ -158,6 +159,9 @@ func (g *gateway) config(t *testing.T, s setup) []byte {
 	if s.site == "" {
 		s.site = "{{DPOP}}\nreverse_proxy {{BACKEND}}"
 	}
+	if s.format == "" {
+		s.format = "format json"
+	}
 	text := `{
 	admin ` + adminAddress + `
 	persist_config off
@@ -168,7 +172,7 @@ func (g *gateway) config(t *testing.T, s setup) []byte {
 	}
 	log default {
 		output file ` + g.logs + `
-		format json
+		` + s.format + `
 		level DEBUG
 	}
 }
@@ -177,7 +181,7 @@ func (g *gateway) config(t *testing.T, s setup) []byte {
 	bind 127.0.0.1
 	log {
 		output file ` + g.accessLog + `
-		format json
+		` + s.format + `
 	}
 	redir /takeover-` + strconv.Itoa(g.loads) + ` /
 	` + s.site + `

@@ -1,8 +1,10 @@
 package caddytest
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 
@@ -281,5 +283,34 @@ func TestLogsHoldNoCredentials(t *testing.T) {
 	line = await(t, g.logs, func(e entry) bool { return e["reason"] == string(failure.ProofExpired) })
 	if off, ok := line["clock_error_seconds"].(float64); !ok || off > -1e8 {
 		t.Errorf("logged %v", line)
+	}
+}
+
+// With the filter of the example no log holds a proof: neither the access log,
+// nor what Caddy writes of a request that failed.
+func TestExampleKeepsProofsOutOfLogs(t *testing.T) {
+	example, err := os.ReadFile("../examples/Caddyfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const filter = "format filter {\n\t\t\trequest>headers>Dpop delete\n\t\t}"
+	if !strings.Contains(string(example), filter) {
+		t.Fatalf("the example has another filter")
+	}
+	g := serve(t, setup{format: filter, site: "{{DPOP}}\nreverse_proxy 127.0.0.1:1"})
+	for _, c := range []call{good(t, g.url+"/502"), {url: g.url + "/401", header: http.Header{"Authorization": {"DPoP x"}, "Dpop": {"secret"}}}} {
+		c.send(t)
+		uri := strings.TrimPrefix(c.url, g.url)
+		await(t, g.logs, func(e entry) bool { return e.field("request", "uri") == uri })
+		await(t, g.accessLog, func(e entry) bool { return e.field("request", "uri") == uri })
+		for _, file := range []string{g.logs, g.accessLog} {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bytes.Contains(text, []byte(c.header.Get("Dpop"))) {
+				t.Errorf("%s: the log holds the proof", uri)
+			}
+		}
 	}
 }
