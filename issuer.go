@@ -76,6 +76,7 @@ type issuer struct {
 	rules      token.Rules
 	algorithms jose.Algorithms
 	keys       authserver.KeyFinder
+	tokens     *tokenCache // that the keys have verified
 
 	introspection *introspection // nil: none
 }
@@ -99,7 +100,7 @@ func (h *Handler) provisionIssuer(check checker, config *Issuer, settings *Handl
 		RFC9068:     config.Profile == profileRFC9068,
 		ClockSkew:   settings.clockSkew(),
 	}
-	if iss.keys, err = h.provisionKeys(config); err != nil {
+	if err := h.provisionKeys(config, iss); err != nil {
 		return nil, err
 	}
 	return iss, h.provisionIntrospection(config, iss)
@@ -148,10 +149,11 @@ func (i *Issuer) timeout() time.Duration {
 	return time.Duration(*i.Timeout)
 }
 
-// sharedKeySet is a key set in the pool.
+// sharedKeySet is a key set in the pool, with the tokens that it has verified.
 type sharedKeySet struct {
 	*authserver.KeyCache
 	client *authserver.Client
+	tokens *tokenCache
 }
 
 // Destruct ends the key set when the last handler lets go of it.
@@ -161,18 +163,19 @@ func (s *sharedKeySet) Destruct() error {
 	return nil
 }
 
-// provisionKeys returns where the issuer's keys come from. Only files are read.
-func (h *Handler) provisionKeys(config *Issuer) (authserver.KeyFinder, error) {
+// provisionKeys sets where the issuer's keys come from. Only files are read.
+func (h *Handler) provisionKeys(config *Issuer, iss *issuer) error {
 	if config.JWKSFile != "" {
 		file, err := authserver.NewKeyFile(config.JWKSFile)
 		if err != nil {
-			return nil, &settingError{"jwks_file", err}
+			return &settingError{"jwks_file", err}
 		}
-		return file, nil
+		iss.keys, iss.tokens = file, newTokenCache()
+		return nil
 	}
 	trust, err := config.trust()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	id := config.keySetID()
 	shared, _, err := keySets.LoadOrNew(id, func() (caddy.Destructor, error) {
@@ -181,13 +184,15 @@ func (h *Handler) provisionKeys(config *Issuer) (authserver.KeyFinder, error) {
 		if id.jwksURL != "" {
 			source = authserver.KeysFromURL(client, id.jwksURL)
 		}
-		return &sharedKeySet{authserver.NewKeyCache(source, client.Roots), client}, nil
+		return &sharedKeySet{authserver.NewKeyCache(source, client.Roots), client, newTokenCache()}, nil
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	h.cleanup = append(h.cleanup, func() { _, _ = keySets.Delete(id) })
-	return shared.(*sharedKeySet), nil
+	set := shared.(*sharedKeySet)
+	iss.keys, iss.tokens = set, set.tokens
+	return nil
 }
 
 // trust returns whom calls to the issuer trust.

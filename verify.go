@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/caddy-dpop/caddy-dpop/internal/authserver"
+	"github.com/caddy-dpop/caddy-dpop/internal/bounded"
 	"github.com/caddy-dpop/caddy-dpop/internal/failure"
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
 	"github.com/caddy-dpop/caddy-dpop/internal/proof"
@@ -105,16 +106,10 @@ func (h *Handler) verifyToken(ctx context.Context, req *request, creds credentia
 		req.verdict.issuer = h.introspecting.rules.Issuer
 		return h.introspect(ctx, req, h.introspecting, creds, nil)
 	}
-	parsed, f := token.Parse(creds.token)
-	if f != nil {
-		return nil, f
+	iss, good, f := h.verifyJWT(ctx, creds.token)
+	if iss != nil {
+		req.verdict.issuer = iss.rules.Issuer
 	}
-	iss, ok := h.issuers[parsed.Issuer()]
-	if !ok {
-		return nil, failure.New(failure.TokenIssuer, "the access token is of an issuer that is not accepted here")
-	}
-	req.verdict.issuer = iss.rules.Issuer
-	good, f := verifySignature(ctx, iss, parsed)
 	if f != nil {
 		return nil, f
 	}
@@ -131,20 +126,40 @@ func (h *Handler) verifyToken(ctx context.Context, req *request, creds credentia
 	return &grant{good.Claims, []jose.Object{good.Claims}}, nil
 }
 
-// verifySignature verifies a token's signature by its issuer's keys.
-func verifySignature(ctx context.Context, iss *issuer, parsed *token.Parsed) (*token.Token, *failure.Failure) {
+// verifyJWT verifies a JWT by the keys of the issuer that it names, unless the
+// same keys have verified it before. The issuer is returned also if they do not.
+func (h *Handler) verifyJWT(ctx context.Context, text string) (*issuer, *token.Token, *failure.Failure) {
+	key := bounded.KeyOf(text)
+	for _, iss := range h.issuers {
+		if good := iss.tokens.find(ctx, iss, key); good != nil {
+			return iss, good, nil
+		}
+	}
+	parsed, f := token.Parse(text)
+	if f != nil {
+		return nil, nil, f
+	}
+	iss, ok := h.issuers[parsed.Issuer()]
+	if !ok {
+		return nil, nil, failure.New(failure.TokenIssuer, "the access token is of an issuer that is not accepted here")
+	}
 	algorithm := iss.algorithms.Find(parsed.Algorithm)
 	if algorithm == nil {
-		return nil, failure.New(failure.TokenAlgorithm, "the alg of the access token is not accepted here")
+		return iss, nil, failure.New(failure.TokenAlgorithm, "the alg of the access token is not accepted here")
 	}
-	keys, err := iss.keys.Find(ctx, parsed.KeyID, algorithm)
+	found, err := iss.keys.Find(ctx, parsed.KeyID, algorithm)
 	if err != nil {
-		return nil, unavailable(failure.KeysUnavailable, "the keys of the token's issuer cannot be had at the moment", err)
+		return iss, nil, unavailable(failure.KeysUnavailable, "the keys of the token's issuer cannot be had at the moment", err)
 	}
-	if len(keys) == 0 {
-		return nil, failure.New(failure.TokenKey, "the access token is signed by a key that its issuer does not have")
+	if len(found.Keys) == 0 {
+		return iss, nil, failure.New(failure.TokenKey, "the access token is signed by a key that its issuer does not have")
 	}
-	return parsed.VerifySignature(algorithm, keys)
+	good, f := parsed.VerifySignature(algorithm, found.Keys)
+	if f != nil {
+		return iss, nil, f
+	}
+	iss.tokens.add(key, good, found.Set, len(text))
+	return iss, good, nil
 }
 
 // unavailable is the failure when an issuer cannot be asked: it says nothing

@@ -200,7 +200,8 @@ func settle(c *KeyCache) {
 // be told now.
 func find(t testing.TB, f KeyFinder, kid string) int {
 	t.Helper()
-	keys, err := f.Find(t.Context(), kid, algorithm("ES256"))
+	found, err := f.Find(t.Context(), kid, algorithm("ES256"))
+	keys := found.Keys
 	if err != nil {
 		unavailable(t, err)
 		return -1
@@ -236,7 +237,8 @@ func unavailable(t testing.TB, err error) *UnavailableError {
 // findUnavailable asks for a key that cannot be had.
 func findUnavailable(t testing.TB, f KeyFinder, ctx context.Context, kid string) *UnavailableError {
 	t.Helper()
-	keys, err := f.Find(ctx, kid, algorithm("ES256"))
+	found, err := f.Find(ctx, kid, algorithm("ES256"))
+	keys := found.Keys
 	if len(keys) != 0 {
 		t.Errorf("%d keys beside the error", len(keys))
 	}

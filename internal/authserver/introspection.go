@@ -285,11 +285,11 @@ func (i *Introspector) readSigned(ctx context.Context, body []byte, mediaType st
 	if algorithm == nil {
 		return none, errors.New("its alg is not accepted")
 	}
-	keys, err := i.Signed.Keys.Find(ctx, text(jws.Header, "kid"), algorithm)
+	found, err := i.Signed.Keys.Find(ctx, text(jws.Header, "kid"), algorithm)
 	if err != nil {
 		return none, err
 	}
-	if !slices.ContainsFunc(keys, func(key *jose.Key) bool { return algorithm.Verify(key, jws.Input, jws.Signature) == nil }) {
+	if !slices.ContainsFunc(found.Keys, func(key *jose.Key) bool { return algorithm.Verify(key, jws.Input, jws.Signature) == nil }) {
 		return none, errors.New("its signature does not verify with a key of the issuer")
 	}
 	if text(jws.Claims, "iss") != i.Issuer {

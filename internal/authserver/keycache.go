@@ -16,7 +16,18 @@ import (
 type KeyFinder interface {
 	// Find returns the keys to try for a token's kid and alg: none if the issuer
 	// has no such key. An *UnavailableError says that this cannot be told now.
-	Find(ctx context.Context, kid string, algorithm *jose.Algorithm) ([]*jose.Key, error)
+	Find(ctx context.Context, kid string, algorithm *jose.Algorithm) (Found, error)
+
+	// Serving returns the set that serves now, and has it refreshed like Find. A
+	// token that another set has verified must be verified again: its key may have
+	// been withdrawn.
+	Serving(ctx context.Context) (*KeySet, error)
+}
+
+// Found is what a key set holds for a token.
+type Found struct {
+	Keys []*jose.Key
+	Set  *KeySet // that holds them
 }
 
 // UnavailableError says that keys cannot be had for now.
@@ -87,22 +98,28 @@ func NewKeyCache(source KeySource, roots func() *x509.CertPool) *KeyCache {
 func (c *KeyCache) Close() { c.cancel() }
 
 // Find implements KeyFinder.
-func (c *KeyCache) Find(ctx context.Context, kid string, algorithm *jose.Algorithm) ([]*jose.Key, error) {
+func (c *KeyCache) Find(ctx context.Context, kid string, algorithm *jose.Algorithm) (Found, error) {
 	set, fetched, err := c.usable(ctx)
 	if err != nil {
-		return nil, err
+		return Found{}, err
 	}
 	keys, known := set.find(kid, algorithm)
 	switch {
 	case known:
-		return keys, nil
+		return Found{keys, set}, nil
 	case fetched:
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.absent.add(kid)
-		return nil, nil
+		return Found{nil, set}, nil
 	}
 	return c.findUnknown(ctx, kid, algorithm)
+}
+
+// Serving implements KeyFinder.
+func (c *KeyCache) Serving(ctx context.Context) (*KeySet, error) {
+	set, _, err := c.usable(ctx)
+	return set, err
 }
 
 // usable returns a set that may serve, and whether it was fetched since the
@@ -156,16 +173,16 @@ func (c *KeyCache) first(ctx context.Context, now time.Time) (*KeySet, bool, err
 var errNotYet = errors.New("the key id is unknown, and was looked up too recently to do it again")
 
 // findUnknown looks a kid up that the set does not hold, if it is time to.
-func (c *KeyCache) findUnknown(ctx context.Context, kid string, algorithm *jose.Algorithm) ([]*jose.Key, error) {
+func (c *KeyCache) findUnknown(ctx context.Context, kid string, algorithm *jose.Algorithm) (Found, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
 	pause := max(missInterval-now.Sub(c.missAt), c.retryAt.Sub(now))
 	if c.flight == nil && pause > 0 {
 		if c.absent.has(kid) {
-			return nil, nil
+			return Found{nil, c.set}, nil
 		}
-		return nil, &UnavailableError{errNotYet, pause}
+		return Found{}, &UnavailableError{errNotYet, pause}
 	}
 	if c.flight == nil {
 		c.missAt = now
@@ -173,13 +190,13 @@ func (c *KeyCache) findUnknown(ctx context.Context, kid string, algorithm *jose.
 	if err := c.await(ctx, c.start()); err != nil {
 		// What an earlier fetch has shown is no answer for this one.
 		c.absent.remove(kid)
-		return nil, c.unavailable(err)
+		return Found{}, c.unavailable(err)
 	}
 	keys, known := c.set.find(kid, algorithm)
 	if !known {
 		c.absent.add(kid)
 	}
-	return keys, nil
+	return Found{keys, c.set}, nil
 }
 
 // unavailable says when keys will be asked for again, after a failure.
@@ -220,7 +237,10 @@ func (c *KeyCache) start() *flight {
 			c.failures++
 			return
 		}
-		c.set, c.setRoots, c.fresh, c.fetchedAt = set, roots, fresh, now
+		if c.set == nil || c.setRoots != roots || c.set.sum != set.sum {
+			c.set, c.setRoots = set, roots // what it verified stays verified otherwise
+		}
+		c.fresh, c.fetchedAt = fresh, now
 		c.failures, c.retryAt = 0, time.Time{}
 	}()
 	return f

@@ -29,7 +29,8 @@ func TestCacheFetchesOnceForAll(t *testing.T) {
 	for range callers {
 		done.Go(func() {
 			started.Done()
-			keys, err := c.Find(context.Background(), "a", algorithm("ES256"))
+			answer, err := c.Find(context.Background(), "a", algorithm("ES256"))
+			keys := answer.Keys
 			if err == nil && len(keys) == 1 {
 				found.Add(1)
 			}
@@ -251,7 +252,8 @@ func TestCacheStaleWaitIsShort(t *testing.T) {
 		}, systemRoots)
 		took := func(ctx context.Context) time.Duration {
 			start := time.Now()
-			keys, err := c.Find(ctx, "a", algorithm("ES256"))
+			found, err := c.Find(ctx, "a", algorithm("ES256"))
+			keys := found.Keys
 			if len(keys) != 1 || err != nil {
 				t.Errorf("got %v, %v: want the stale set's key", keys, err)
 			}
@@ -339,5 +341,40 @@ func TestUnavailableError(t *testing.T) {
 	u := &UnavailableError{Err: down, RetryAfter: time.Second}
 	if !errors.Is(u, down) || u.Error() != "keys cannot be had: down" {
 		t.Error(u)
+	}
+}
+
+// A set that is fetched again as it was is the same set: what it has verified
+// stays verified. Any other is another.
+func TestServing(t *testing.T) {
+	s := newServer(t, serve(kids("a"), "Cache-Control", "max-age=600"))
+	c, clock := newTestCache(t, s)
+	serving := func() *KeySet {
+		t.Helper()
+		set, err := c.Serving(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return set
+	}
+	first := serving()
+	clock.set(10 * time.Minute)
+	serving() // starts the refresh
+	settle(c)
+	s.expect(t, 2)
+	if serving() != first {
+		t.Error("the same set is another")
+	}
+	s.respond(serve(kids("a", "b"), "Cache-Control", "max-age=600"))
+	clock.set(20 * time.Minute)
+	serving()
+	settle(c)
+	if serving() == first {
+		t.Error("another set is the same")
+	}
+	s.respond(status(500))
+	clock.set(72 * time.Hour)
+	if set, err := c.Serving(t.Context()); err == nil {
+		t.Errorf("served %v after its time", set)
 	}
 }

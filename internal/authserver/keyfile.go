@@ -23,13 +23,18 @@ func NewKeyFile(path string) (*KeyFile, error) {
 
 // Find implements KeyFinder. A key that the set does not hold is looked for in the
 // file at once.
-func (f *KeyFile) Find(_ context.Context, kid string, algorithm *jose.Algorithm) ([]*jose.Key, error) {
-	keys, known := f.file.Get().find(kid, algorithm)
+func (f *KeyFile) Find(_ context.Context, kid string, algorithm *jose.Algorithm) (Found, error) {
+	set := f.file.Get()
+	keys, known := set.find(kid, algorithm)
 	if !known {
-		keys, _ = f.file.Look().find(kid, algorithm)
+		set = f.file.Look()
+		keys, _ = set.find(kid, algorithm)
 	}
-	return keys, nil
+	return Found{keys, set}, nil
 }
+
+// Serving implements KeyFinder.
+func (f *KeyFile) Serving(context.Context) (*KeySet, error) { return f.file.Get(), nil }
 
 // Status returns the state of the set.
 func (f *KeyFile) Status() KeyStatus {

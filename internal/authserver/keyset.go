@@ -1,6 +1,7 @@
 package authserver
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ const (
 // KeySet is a JWK Set (RFC 7517 §5), reduced to the keys that can verify tokens.
 type KeySet struct {
 	keys []setKey
+	sum  [sha256.Size]byte // of its text
 }
 
 type setKey struct {
@@ -54,7 +56,7 @@ func ParseKeySet(text []byte) (*KeySet, error) {
 	if len(keys) > maxKeys {
 		return nil, fmt.Errorf("key set of more than %d keys", maxKeys)
 	}
-	set := new(KeySet)
+	set := &KeySet{sum: sha256.Sum256(text)}
 	for _, element := range keys {
 		if key, ok := parseKey(element); ok {
 			set.keys = append(set.keys, key)

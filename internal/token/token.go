@@ -60,7 +60,7 @@ func (p *Parsed) Issuer() string {
 func (p *Parsed) VerifySignature(algorithm *jose.Algorithm, keys []*jose.Key) (*Token, *failure.Failure) {
 	for _, key := range keys {
 		if algorithm.Verify(key, p.jws.Input, p.jws.Signature) == nil {
-			return &Token{header: p.jws.Header, Claims: p.jws.Claims}, nil
+			return &Token{Algorithm: algorithm.Name, Claims: p.jws.Claims, header: p.jws.Header}, nil
 		}
 	}
 	return nil, failure.New(failure.TokenSignature, "the signature of the access token does not verify with a key of its issuer")
@@ -68,8 +68,10 @@ func (p *Parsed) VerifySignature(algorithm *jose.Algorithm, keys []*jose.Key) (*
 
 // Token is an access token whose signature holds.
 type Token struct {
+	Algorithm string // of the signature
+	Claims    jose.Object
+
 	header jose.Object
-	Claims jose.Object
 }
 
 // Rules are what one protected resource demands of a token of one issuer.
