@@ -391,7 +391,8 @@ func (b *block) locate(err error) error {
 		path = path[:max(strings.LastIndexAny(path, ".["), 0)]
 		token, ok = b.lines[path]
 	}
-	name := wrong.path[strings.LastIndexByte(wrong.path, '.')+1:]
+	name := strings.TrimSuffix(wrong.path, ".url") // of introspection, which it is an argument of
+	name = name[strings.LastIndexByte(name, '.')+1:]
 	name, _, _ = strings.Cut(name, "[")
 	for caddyfileName, jsonName := range jsonNames {
 		if jsonName == name {

@@ -16,7 +16,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	// Whatever becomes of the request, error routes and report mode included, what
 	// an upstream takes for claims of the token must not come from the client, and
 	// no tunnel may open behind which nobody would look.
-	h.removeClaimHeaders(r, req)
+	h.removeForged(r, req)
 	removeH2C(r.Header)
 
 	granted, f := h.verify(r.Context(), req)

@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/hex"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -103,6 +105,7 @@ type introspectorID struct {
 	url, clientID, auth, certificate, key string
 	signed                                bool
 	maxInFlight                           int
+	signers                               string // keys and algorithms of signed answers
 	secrets                               string // hash of the secrets
 }
 
@@ -159,6 +162,7 @@ func (h *Handler) provisionIntrospection(config *Issuer, iss *issuer) error {
 		MaxInFlight:  id.maxInFlight,
 	}
 	if settings.SignedResponse {
+		id.signers = config.JWKSFile + "\n" + strings.Join(iss.algorithms.Names(), " ")
 		what.Signed = &authserver.Signed{Keys: iss.keys, Algorithms: iss.algorithms, ClientID: settings.ClientID}
 	}
 	shared, _, err := introspectors.LoadOrNew(id, func() (caddy.Destructor, error) {
@@ -202,7 +206,9 @@ func (i *Introspection) clientAuth() (authserver.ClientAuth, error) {
 	return authserver.SecretBasic{ID: i.ClientID, Secret: i.ClientSecret}, nil
 }
 
-// open reads the certificate, and returns it as its files then are.
+// open reads the certificate, and returns it as its files then are. While they
+// do not fit each other, as when one is replaced and the other not yet, the pair
+// that did goes on serving.
 func (c *ClientCertificate) open() (func() (*tls.Certificate, error), error) {
 	asItIs := func(text []byte) ([]byte, error) { return text, nil }
 	certificate, err := watch.Open(c.CertificateFile, asItIs)
@@ -213,14 +219,20 @@ func (c *ClientCertificate) open() (func() (*tls.Certificate, error), error) {
 	if err != nil {
 		return nil, &settingError{"introspection.client_certificate.key_file", err}
 	}
-	get := func() (*tls.Certificate, error) {
-		pair, err := tls.X509KeyPair(certificate.Get(), key.Get())
-		return &pair, err
-	}
-	if _, err := get(); err != nil {
+	good, err := tls.X509KeyPair(certificate.Get(), key.Get())
+	if err != nil {
 		return nil, &settingError{"introspection.client_certificate", err}
 	}
-	return get, nil
+	var mu sync.Mutex
+	return func() (*tls.Certificate, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if pair, err := tls.X509KeyPair(certificate.Get(), key.Get()); err == nil {
+			good = pair
+		}
+		current := good
+		return &current, nil
+	}, nil
 }
 
 // hashed returns a hash of secrets, for telling settings apart.

@@ -10,31 +10,10 @@ import (
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
 )
 
-// The settings are decoded by their exact names. encoding/json takes names in
-// any case, and the last of several: then "Mode" could quietly win over "mode".
-
 // UnmarshalJSON implements json.Unmarshaler.
 func (h *Handler) UnmarshalJSON(text []byte) error {
 	type plain Handler
 	return decodeExactly(text, (*plain)(h))
-}
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (i *Issuer) UnmarshalJSON(text []byte) error {
-	type plain Issuer
-	return decodeExactly(text, (*plain)(i))
-}
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (i *Introspection) UnmarshalJSON(text []byte) error {
-	type plain Introspection
-	return decodeExactly(text, (*plain)(i))
-}
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (p *Proof) UnmarshalJSON(text []byte) error {
-	type plain Proof
-	return decodeExactly(text, (*plain)(p))
 }
 
 // UnmarshalJSON implements json.Unmarshaler.
@@ -43,24 +22,60 @@ func (m *MemoryReplay) UnmarshalJSON(text []byte) error {
 	return decodeExactly(text, (*plain)(m))
 }
 
-// decodeExactly decodes an object into a struct: no name that the struct does
-// not have, exactly as it is spelt, and none twice.
+// decodeExactly decodes settings by their exact names. encoding/json takes names
+// in any case, and the last of several: "Mode" could quietly win over "mode".
 func decodeExactly(text []byte, into any) error {
-	object, err := jose.ParseObject(text)
-	if err != nil {
+	if err := checkNames(text, reflect.TypeOf(into), ""); err != nil {
 		return err
-	}
-	known := make(map[string]bool)
-	for _, field := range reflect.VisibleFields(reflect.TypeOf(into).Elem()) {
-		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-		known[name] = true
-	}
-	for _, name := range object.Names() {
-		if !known[name] {
-			return fmt.Errorf("unknown setting %q", name)
-		}
 	}
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.DisallowUnknownFields()
 	return decoder.Decode(into)
+}
+
+// checkNames checks that the objects in a value have no members but those that a
+// type has, exactly as they are spelt, and none twice.
+func checkNames(value jose.Value, t reflect.Type, path string) error {
+	switch t.Kind() {
+	case reflect.Pointer:
+		return checkNames(value, t.Elem(), path)
+	case reflect.Slice:
+		elements, _ := value.Array()
+		for i, element := range elements {
+			if err := checkNames(element, t.Elem(), fmt.Sprintf("%s[%d]", path, i)); err != nil {
+				return err
+			}
+		}
+	case reflect.Struct:
+		return checkMembers(value, t, path)
+	}
+	return nil
+}
+
+func checkMembers(value jose.Value, t reflect.Type, path string) error {
+	object, err := jose.ParseObject(value)
+	if err != nil {
+		return fmt.Errorf("%s: %w", orDefault(path, "handler"), err)
+	}
+	fields := make(map[string]reflect.Type)
+	for _, field := range reflect.VisibleFields(t) {
+		if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {
+			fields[name] = field.Type
+		}
+	}
+	for _, name := range object.Names() {
+		inner := name
+		if path != "" {
+			inner = path + "." + name
+		}
+		field, known := fields[name]
+		if !known {
+			return fmt.Errorf("unknown setting %q", inner)
+		}
+		member, _ := object.Get(name)
+		if err := checkNames(member, field, inner); err != nil {
+			return err
+		}
+	}
+	return nil
 }

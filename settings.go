@@ -54,6 +54,9 @@ func resolveValue(v reflect.Value, path string, repl *caddy.Replacer) error {
 	case reflect.String:
 		text, err := repl.ReplaceOrErr(v.String(), true, true)
 		if err != nil {
+			if isSecret(path) { // part of which would stand in the error
+				err = errors.New("holds a placeholder that is not known, or has no value")
+			}
 			return &settingError{path, err}
 		}
 		v.SetString(text)
@@ -93,6 +96,11 @@ func resolveValue(v reflect.Value, path string, repl *caddy.Replacer) error {
 		return resolveValue(v.Elem(), path, repl)
 	}
 	return nil
+}
+
+// isSecret reports whether a setting holds a secret, by its path.
+func isSecret(path string) bool {
+	return strings.HasSuffix(path, ".client_secret") || strings.HasSuffix(path, ".bearer_token")
 }
 
 // checker finds wrong and contradictory settings. It looks at the settings
@@ -143,7 +151,11 @@ func (c checker) handler(h *Handler) error {
 // demands checks what tokens are required to have. Scopes and classes stand in
 // challenges as lists of words (RFC 6749 §3.3).
 func (c checker) demands(h *Handler) error {
-	for path, words := range map[string][]string{"required_scopes": h.RequiredScopes, "required_acr": h.RequiredACR} {
+	for _, list := range []struct {
+		path  string
+		words []string
+	}{{"required_scopes", h.RequiredScopes}, {"required_acr", h.RequiredACR}} {
+		path, words := list.path, list.words
 		if err := checkWords(path, words); err != nil {
 			return err
 		}
@@ -159,7 +171,10 @@ func (c checker) demands(h *Handler) error {
 			return wrong(fmt.Sprintf("required_claims[%d]", i), "needs the path of a claim and a value at least")
 		}
 	}
-	return checkDuration("max_auth_age", time.Duration(h.MaxAuthAge), 0)
+	if age := time.Duration(h.MaxAuthAge); age != 0 && age < time.Second {
+		return wrong("max_auth_age", "%v is less than a second", age)
+	}
+	return nil
 }
 
 // maxDuration bounds every time that can be set.
@@ -377,7 +392,7 @@ func (c checker) url(path, text string, allowHTTP bool) error {
 		return nil
 	}
 	if err := authserver.CheckURL(text, allowHTTP); err != nil {
-		if strings.Contains(text, "@") { // which may be a password
+		if strings.ContainsAny(text, "@?") { // after which there may be a secret
 			return &settingError{path, err}
 		}
 		return wrong(path, "%q: %w", text, err)

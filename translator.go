@@ -3,6 +3,7 @@ package caddydpop
 import (
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -19,6 +20,7 @@ type translator struct {
 	challenger *failure.Challenger
 	req        *request
 	wrote      bool
+	challenges []string // as they were sent
 }
 
 // translate changes the headers before they are sent. An upstream that gets the
@@ -59,6 +61,10 @@ func (t *translator) finish() {
 			delete(header, name)
 		}
 	}
+	// A writer outside this one may hold the headers back until now.
+	if t.wrote && len(t.challenges) > 0 {
+		header["Www-Authenticate"] = t.challenges
+	}
 }
 
 // WriteHeader implements http.ResponseWriter. Informational answers are passed
@@ -66,7 +72,7 @@ func (t *translator) finish() {
 func (t *translator) WriteHeader(status int) {
 	t.translate()
 	if status >= 200 || status == http.StatusSwitchingProtocols {
-		t.wrote = true
+		t.sent()
 	}
 	t.ResponseWriter.WriteHeader(status)
 }
@@ -93,7 +99,15 @@ func (t *translator) FlushError() error {
 // begin is before the first byte of a body, which sends the headers.
 func (t *translator) begin() {
 	t.translate()
-	t.wrote = true
+	t.sent()
+}
+
+// sent notes that the headers are as they are to be.
+func (t *translator) sent() {
+	if !t.wrote {
+		t.wrote = true
+		t.challenges = slices.Clone(t.Header()["Www-Authenticate"])
+	}
 }
 
 // Interface guards

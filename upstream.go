@@ -77,11 +77,11 @@ func (h *Handler) claimValue(claimHeader ClaimHeader, claims jose.Object) (strin
 	return value, true
 }
 
-// removeClaimHeaders removes the client's own headers of the names that carry
-// claims, and of those that CGI-like upstreams take for the same (Caddy
-// GHSA-7r4p-vjf4-gxv4 and GHSA-f59h-q822-g45g). What a handler before has set is
-// not the client's own.
-func (h *Handler) removeClaimHeaders(r *http.Request, req *request) {
+// removeForged removes the client's own headers of the names that carry claims,
+// and of those that CGI-like upstreams take for the same (Caddy
+// GHSA-7r4p-vjf4-gxv4 and GHSA-f59h-q822-g45g), and its trailers that an upstream
+// may take for headers. What a handler before has set is not the client's own.
+func (h *Handler) removeForged(r *http.Request, req *request) {
 	if r.Trailer != nil {
 		h.removeTrailers(r)
 	}

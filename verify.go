@@ -102,7 +102,7 @@ type grant struct {
 // verifyToken verifies an access token by the issuer that it names, or if it is
 // opaque by the one that introspects. Any other issuer is not asked.
 func (h *Handler) verifyToken(ctx context.Context, req *request, creds credentials) (*grant, *failure.Failure) {
-	if h.introspecting != nil && !token.IsJWT(creds.token) {
+	if h.introspecting != nil && token.IsOpaque(creds.token) {
 		req.verdict.issuer = h.introspecting.rules.Issuer
 		return h.introspect(ctx, req, h.introspecting, creds, nil)
 	}

@@ -106,7 +106,7 @@ func TestWrongSettings(t *testing.T) {
 		{"issuer https://b.example {\nintrospection {\nauth none\nsigned_response\n}\n}", "client_id"},
 		{"issuer https://b.example {\nintrospection {\nauth none\ncache -1s\n}\n}", "cache"},
 		{"issuer https://b.example {\nintrospection {\nauth none\nmax_in_flight 0\n}\n}", "max_in_flight"},
-		{"issuer https://b.example {\nintrospection http://b.example/i {\nauth none\n}\n}", "url"},
+		{"issuer https://b.example {\nintrospection http://b.example/i {\nauth none\n}\n}", "introspection"},
 		{"issuer https://b.example {\nintrospection https://b.example/i x\n}", "introspection"},
 		{"issuer https://b.example {\nintrospection {\nauth none\n}\n}\nissuer https://c.example {\nintrospection {\nauth none\n}\n}", "introspection"},
 		{"clock_skew -1s", "clock_skew"},

@@ -219,6 +219,26 @@ func TestUpstreamChallenge(t *testing.T) {
 	}
 }
 
+// A writer outside the handler may hold the headers back: they arrive all the same.
+func TestChallengeThroughEncode(t *testing.T) {
+	for _, outer := range []string{"encode gzip", "templates", "header X-Other 1"} {
+		for _, body := range []string{"", "no"} {
+			g := serve(t, setup{site: "route {\n" + outer + "\n{{DPOP}}\nreverse_proxy {{BACKEND}}\n}"})
+			g.backend.answer = func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "text/html")
+				w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+				w.Header().Set("DPoP-Nonce", "x")
+				w.WriteHeader(http.StatusUnauthorized)
+				_, _ = w.Write([]byte(body))
+			}
+			a := good(t, g.url+"/").send(t)
+			if got := a.Header.Values("WWW-Authenticate"); len(got) != 1 || got[0] != `DPoP error="invalid_token", `+algs || a.Header["Dpop-Nonce"] != nil {
+				t.Errorf("%s, body %q: %v", outer, body, a.Header)
+			}
+		}
+	}
+}
+
 func TestPlaceholdersAndAccessLog(t *testing.T) {
 	g := serve(t, setup{site: `{{DPOP}} mode optional; name api; claim_header X-Sub sub
 		header >X-Seen "{http.auth.user.id}|{http.auth.user.realm.role}|{http.auth.user.nothing}|{http.dpop.outcome}|{http.dpop.reason}|{http.dpop.scheme}|{http.dpop.jkt}|{http.dpop.issuer}|{http.dpop.client_id}|{http.vars.dpop_request}"

@@ -2,9 +2,10 @@ package authserver
 
 import (
 	"context"
-	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -14,13 +15,11 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"github.com/caddy-dpop/caddy-dpop/internal/bounded"
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
 )
 
 const (
-	// maxAnswers and maxAnswerBytes bound the memory of positive answers.
-	maxAnswers     = 100_000
-	maxAnswerBytes = 128 << 20
 	// maxWaiting is how many calls may wait for others to end.
 	maxWaiting = 1000
 	// endpointFresh is how long a discovered endpoint serves.
@@ -51,7 +50,9 @@ type Answer struct {
 	Claims jose.Object
 	At     time.Time // when it was given
 
-	size int // of its text
+	expires float64        // exp; infinite if there is none
+	roots   *x509.CertPool // that vouched for who gave it
+	size    int            // in bytes, about
 }
 
 // Introspector asks an authorization server what it knows of tokens, once for
@@ -67,14 +68,20 @@ type Introspector struct {
 	slots   chan struct{}
 	waiting atomic.Int64
 
-	mu           sync.Mutex
-	answers      map[tokenKey]*Answer
-	bytes        int
-	endpoint     string // discovered
-	discoveredAt time.Time
+	answers *bounded.Cache[*Answer]
+
+	mu       sync.Mutex
+	endpoint discovered
 }
 
-type tokenKey [sha256.Size]byte
+// discovered is an endpoint as the issuer's metadata tells it.
+type discovered struct {
+	url      string // empty: not yet
+	roots    *x509.CertPool
+	retryAt  time.Time // no discovery before
+	failures int       // in a row
+	err      error     // of the last discovery
+}
 
 // NewIntrospector returns an Introspector without any answers yet.
 func NewIntrospector(config Introspection) *Introspector {
@@ -85,7 +92,7 @@ func NewIntrospector(config Introspection) *Introspector {
 		ctx:           ctx,
 		cancel:        cancel,
 		slots:         make(chan struct{}, config.MaxInFlight),
-		answers:       make(map[tokenKey]*Answer),
+		answers:       bounded.NewCache[*Answer](),
 	}
 }
 
@@ -95,13 +102,13 @@ func (i *Introspector) Close() { i.cancel() }
 // Introspect returns an answer for a token that is at most maxAge old. The error
 // says why there is no clear answer: an *UnavailableError.
 func (i *Introspector) Introspect(ctx context.Context, token string, maxAge time.Duration) (*Answer, error) {
-	key := tokenKey(sha256.Sum256([]byte(token)))
+	key := bounded.KeyOf(token)
 	if answer := i.remembered(key, maxAge); answer != nil {
 		return answer, nil
 	}
 	flight := i.flights.DoChan(string(key[:]), func() (any, error) {
 		answer, err := i.ask(token)
-		if err == nil && answer.Active {
+		if err == nil {
 			i.remember(key, answer)
 		}
 		return answer, err
@@ -117,37 +124,24 @@ func (i *Introspector) Introspect(ctx context.Context, token string, maxAge time
 	}
 }
 
-// remembered returns an answer that is young enough, or nil.
-func (i *Introspector) remembered(key tokenKey, maxAge time.Duration) *Answer {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	answer := i.answers[key]
-	if answer == nil || i.now().Sub(answer.At) >= maxAge {
+// remembered returns an answer that is young enough, for a token that has not
+// expired since, or nil.
+func (i *Introspector) remembered(key bounded.Key, maxAge time.Duration) *Answer {
+	answer, ok := i.answers.Get(key)
+	now := i.now()
+	if !ok || now.Sub(answer.At) >= maxAge || float64(now.UnixMilli())/1000 >= answer.expires || answer.roots != i.Client.Roots() {
 		return nil
 	}
 	return answer
 }
 
-// remember keeps a positive answer, and lets others go to make room. Which ones
-// is left to chance, so that nobody can aim at another's.
-func (i *Introspector) remember(key tokenKey, answer *Answer) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.forget(key)
-	for other := range i.answers {
-		if len(i.answers) < maxAnswers && i.bytes+answer.size <= maxAnswerBytes {
-			break
-		}
-		i.forget(other)
-	}
-	i.answers[key] = answer
-	i.bytes += answer.size
-}
-
-func (i *Introspector) forget(key tokenKey) {
-	if answer := i.answers[key]; answer != nil {
-		i.bytes -= answer.size
-		delete(i.answers, key)
+// remember keeps a positive answer, and lets go of an earlier one if the answer
+// is negative now.
+func (i *Introspector) remember(key bounded.Key, answer *Answer) {
+	if answer.Active {
+		i.answers.Put(key, answer, answer.size)
+	} else {
+		i.answers.Remove(key)
 	}
 }
 
@@ -195,7 +189,7 @@ func (i *Introspector) ask(token string) (*Answer, error) {
 	}
 	body, mediaType, err := i.Client.post(ctx, endpoint, header, form)
 	if err != nil {
-		i.forgetEndpoint()
+		i.doubtEndpoint()
 		return nil, err
 	}
 	answer, err := i.read(ctx, body, mediaType)
@@ -205,34 +199,63 @@ func (i *Introspector) ask(token string) (*Answer, error) {
 	return answer, nil
 }
 
-// findEndpoint returns the configured endpoint, or the discovered one.
+// findEndpoint returns the configured endpoint, or the discovered one. An
+// endpoint that was good goes on serving while discovery fails.
 func (i *Introspector) findEndpoint(ctx context.Context) (string, error) {
 	if i.URL != "" {
 		return i.URL, nil
 	}
 	i.mu.Lock()
-	endpoint, age := i.endpoint, i.now().Sub(i.discoveredAt)
+	known := i.endpoint
 	i.mu.Unlock()
-	if endpoint != "" && age < endpointFresh {
-		return endpoint, nil
+	if known.roots != i.Client.Roots() {
+		known = discovered{}
 	}
-	found, err, _ := i.flights.Do("discovery", func() (any, error) {
-		return discover(ctx, i.Client, i.Issuer, i.DiscoveryURL, "introspection_endpoint")
-	})
-	if err != nil {
-		return "", err
+	if i.now().Before(known.retryAt) {
+		if known.url == "" {
+			return "", known.err
+		}
+		return known.url, nil
 	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.endpoint, i.discoveredAt = found.(string), i.now()
-	return i.endpoint, nil
+	discovery := i.flights.DoChan("discovery", func() (any, error) { return i.discover(), nil })
+	select {
+	case result := <-discovery:
+		found := result.Val.(discovered)
+		if found.url == "" {
+			return "", found.err
+		}
+		return found.url, nil
+	case <-ctx.Done():
+		return "", fmt.Errorf("waiting for discovery: %w", ctx.Err())
+	}
 }
 
-// forgetEndpoint has the endpoint discovered again, in case it has moved.
-func (i *Introspector) forgetEndpoint() {
+// discover looks the endpoint up, and says when it is to be looked up again.
+func (i *Introspector) discover() discovered {
+	roots := i.Client.Roots()
+	url, err := discover(i.ctx, i.Client, i.Issuer, i.DiscoveryURL, "introspection_endpoint")
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.endpoint = ""
+	if i.endpoint.roots != roots {
+		i.endpoint = discovered{roots: roots}
+	}
+	e := &i.endpoint
+	if e.err = err; err != nil {
+		e.retryAt = i.now().Add(min(firstPause<<min(e.failures, 5), lastPause))
+		e.failures++
+	} else {
+		e.url, e.failures, e.retryAt = url, 0, i.now().Add(endpointFresh)
+	}
+	return *e
+}
+
+// doubtEndpoint has the endpoint discovered again soon, in case it has moved.
+func (i *Introspector) doubtEndpoint() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if soon := i.now().Add(missInterval); soon.Before(i.endpoint.retryAt) {
+		i.endpoint.retryAt = soon
+	}
 }
 
 // read takes an answer from a body. What is not clearly one is an error, never
@@ -251,7 +274,13 @@ func (i *Introspector) read(ctx context.Context, body []byte, mediaType string) 
 	active, _ := claims.Get("active")
 	switch string(active) {
 	case "true", "false":
-		return &Answer{Active: string(active) == "true", Claims: claims, At: i.now(), size: len(body)}, nil
+		answer := &Answer{Active: string(active) == "true", Claims: claims, At: i.now(), expires: math.Inf(1), roots: i.Client.Roots()}
+		if exp, ok := claims.Get("exp"); ok {
+			answer.expires, _ = exp.Number() // what is no number is refused later
+		}
+		// taken apart, its members take more than its text
+		answer.size = len(body) + 64*claims.Len()
+		return answer, nil
 	}
 	return nil, errors.New("introspection answer: active is not a boolean")
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/caddy-dpop/caddy-dpop/internal/bounded"
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
 )
 
@@ -127,11 +129,12 @@ func TestIntrospectionNeedsHTTPS(t *testing.T) {
 	}
 }
 
-// What was discovered serves for an hour, or until a call fails.
+// What was discovered serves for an hour; after a failed call it is looked up
+// again, but not for each.
 func TestIntrospectionEndpointIsFoundAgain(t *testing.T) {
 	var endpoint atomic.Value
 	endpoint.Store("/old")
-	var discovered, old, moved atomic.Int64
+	var discovered, calls atomic.Int64
 	var s *server
 	s = newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
@@ -139,48 +142,112 @@ func TestIntrospectionEndpointIsFoundAgain(t *testing.T) {
 			discovered.Add(1)
 			serve(`{"issuer":"`+s.URL+`","introspection_endpoint":"`+s.URL+endpoint.Load().(string)+`"}`)(w, r)
 		case endpoint.Load():
-			if r.URL.Path == "/old" {
-				old.Add(1)
-			} else {
-				moved.Add(1)
-			}
+			calls.Add(1)
 			serve(`{"active":true}`)(w, r)
 		default:
 			w.WriteHeader(404)
 		}
 	})
 	i, clock := newTestIntrospector(t, Introspection{Issuer: s.URL})
-	expect := func(d, o, m int64) {
+	expect := func(d, c int64) {
 		t.Helper()
-		if discovered.Load() != d || old.Load() != o || moved.Load() != m {
-			t.Fatalf("%d discoveries, %d and %d calls, want %d, %d, %d", discovered.Load(), old.Load(), moved.Load(), d, o, m)
+		if discovered.Load() != d || calls.Load() != c {
+			t.Fatalf("%d discoveries and %d calls, want %d and %d", discovered.Load(), calls.Load(), d, c)
 		}
 	}
 	introspect(t, i, "a", 0)
 	introspect(t, i, "b", 0)
 	clock.set(time.Hour - 1)
 	introspect(t, i, "c", 0)
-	expect(1, 3, 0)
+	expect(1, 3)
 	clock.set(time.Hour)
 	introspect(t, i, "a", 0)
 	introspect(t, i, "a", 0)
-	expect(2, 5, 0)
+	expect(2, 5)
 
 	endpoint.Store("/new")
-	cannotTell(t, i, "a", 0) // at the old place
+	for range 10 {
+		cannotTell(t, i, "a", 0) // at the old place
+	}
+	expect(2, 5)
+	clock.advance(10*time.Second - 1)
+	cannotTell(t, i, "a", 0)
+	expect(2, 5)
+	clock.advance(1)
 	introspect(t, i, "a", 0)
 	introspect(t, i, "b", 0)
-	expect(3, 5, 2)
+	expect(3, 7)
+}
 
-	// A server that is down is not asked less for that, and found again.
-	handler := *s.answer.Load()
-	s.respond(status(503))
-	for range 3 {
+// While the metadata cannot be had, an endpoint that was good goes on serving,
+// and the metadata is not asked for by each who needs it.
+func TestIntrospectionOutlivesItsMetadata(t *testing.T) {
+	var down atomic.Bool
+	var discovered atomic.Int64
+	var s *server
+	s = newServer(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/i":
+			serve(`{"active":true}`)(w, r)
+		case r.URL.Path == oauthPath && discovered.Add(1) > 0 && !down.Load():
+			serve(`{"issuer":"`+s.URL+`","introspection_endpoint":"`+s.URL+`/i"}`)(w, r)
+		default:
+			w.WriteHeader(503)
+		}
+	})
+	i, clock := newTestIntrospector(t, Introspection{Issuer: s.URL})
+	down.Store(true)
+	attempts := int64(0)
+	for _, pause := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
+		attempts++
 		cannotTell(t, i, "a", 0)
+		clock.advance(pause*time.Second - 1)
+		cannotTell(t, i, "a", 0)
+		if discovered.Load() != attempts {
+			t.Fatalf("%d discoveries, want %d", discovered.Load(), attempts)
+		}
+		clock.advance(1)
 	}
-	s.respond(handler)
+	down.Store(false)
 	introspect(t, i, "a", 0)
-	expect(4, 5, 3)
+	down.Store(true)
+	for range 5 {
+		clock.advance(time.Hour)
+		introspect(t, i, "a", 0)
+	}
+	if discovered.Load() != attempts+6 {
+		t.Errorf("%d discoveries, want %d", discovered.Load(), attempts+6)
+	}
+}
+
+// While a well-known place hangs, who waits is told so within the timeout, and the
+// other place is asked all the same, for those who come later.
+func TestIntrospectionDiscoveryHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := fake(t, time.Second, func(r *http.Request) (*http.Response, error) {
+			switch r.URL.Path {
+			case oauthPath:
+				<-r.Context().Done()
+				return nil, r.Context().Err()
+			case openIDPath:
+				select {
+				case <-r.Context().Done():
+					return nil, r.Context().Err()
+				case <-time.After(500 * time.Millisecond):
+					return reply(200, `{"issuer":"https://sso.example.com","introspection_endpoint":"https://sso.example.com/i"}`), nil
+				}
+			}
+			return reply(200, `{"active":true}`), nil
+		})
+		i, _ := newTestIntrospector(t, Introspection{Client: client})
+		start := time.Now()
+		cannotTell(t, i, "a", 0)
+		if took := time.Since(start); took != time.Second {
+			t.Errorf("took %v", took)
+		}
+		time.Sleep(time.Second)
+		introspect(t, i, "a", 0)
+	})
 }
 
 // One discovery serves all who need it.
@@ -308,10 +375,7 @@ func TestUnclearAnswers(t *testing.T) {
 			if answer := introspect(t, i, "canary-token", 0); !answer.Active {
 				t.Error("not active, after failures")
 			}
-			i.mu.Lock()
-			defer i.mu.Unlock()
-			clear(i.answers)
-			i.bytes = 0
+			i.answers.Remove(bounded.KeyOf("canary-token"))
 		})
 	}
 }
@@ -356,7 +420,7 @@ func TestClearAnswers(t *testing.T) {
 		for _, mediaType := range []string{"application/json", "application/json;charset=UTF-8", "text/plain", ";"} {
 			s.respond(serve(text, "Content-Type", mediaType))
 			answer := introspect(t, i, "opaque", 0)
-			if answer.Active != active || !answer.Claims.Has("active") || !answer.At.Equal(clock.now()) || answer.size != len(text) {
+			if answer.Active != active || !answer.Claims.Has("active") || !answer.At.Equal(clock.now()) || answer.size < len(text) {
 				t.Errorf("%s: %+v", text, answer)
 			}
 		}
@@ -375,8 +439,8 @@ func TestInactiveIsNotRemembered(t *testing.T) {
 		}
 		s.expect(t, n+1)
 	}
-	if len(i.answers) != 0 || i.bytes != 0 {
-		t.Errorf("%d answers of %d bytes", len(i.answers), i.bytes)
+	if n := i.answers.Len(); n != 0 {
+		t.Errorf("%d answers remembered", n)
 	}
 	s.respond(serve(`{"active":true}`))
 	if answer := introspect(t, i, "opaque", time.Hour); !answer.Active {
@@ -424,6 +488,43 @@ func TestPositiveAnswersAreRemembered(t *testing.T) {
 	expect("a", 0, "7")
 	expect("a", 0, "8")
 	expect("a", 0, "9")
+}
+
+// Once a token was said to be inactive, no earlier answer counts any more,
+// however long one may serve.
+func TestInactiveEndsWhatIsRemembered(t *testing.T) {
+	s := newServer(t, serve(`{"active":true}`))
+	i, clock := newTestIntrospector(t, Introspection{URL: s.URL})
+	introspect(t, i, "revoked", time.Hour)
+	introspect(t, i, "good", time.Hour)
+	s.respond(serve(`{"active":false}`))
+	clock.set(10 * time.Second)
+	if introspect(t, i, "revoked", 10*time.Second).Active || introspect(t, i, "revoked", time.Hour).Active {
+		t.Error("a revoked token came back")
+	}
+	if !introspect(t, i, "good", time.Hour).Active {
+		t.Error("another token went with it")
+	}
+}
+
+// SPEC section 3: never past exp.
+func TestRememberedEndsWithTheToken(t *testing.T) {
+	for exp, lasts := range map[string]time.Duration{
+		"1700000005": 5 * time.Second, "1700000005.25": 5250 * time.Millisecond, "1700003600": time.Minute, // maxAge
+		"1699999999": 0, "0": 0, "-1": 0, `"1700003600"`: 0, "null": 0, // nothing to hold a time against
+	} {
+		s := newServer(t, serve(`{"active":true,"exp":`+exp+`}`))
+		i, clock := newTestIntrospector(t, Introspection{URL: s.URL})
+		introspect(t, i, "opaque", time.Minute)
+		if lasts > 0 {
+			clock.set(lasts - time.Millisecond)
+			introspect(t, i, "opaque", time.Minute)
+			s.expect(t, 1)
+		}
+		clock.set(lasts)
+		introspect(t, i, "opaque", time.Minute)
+		s.expect(t, 2)
+	}
 }
 
 // 100 requests with one token: one call, and one answer for all.
@@ -568,9 +669,9 @@ func TestFloodAgainstAServerThatHangs(t *testing.T) {
 				t.Errorf("%d answered at the timeout", inTime.Load())
 			}
 			synctest.Wait()
-			if now, most := calls.load(); most != 64 || now != 0 || i.waiting.Load() != 0 || len(i.slots) != 0 || len(i.answers) != 0 {
+			if now, most := calls.load(); most != 64 || now != 0 || i.waiting.Load() != 0 || len(i.slots) != 0 || i.answers.Len() != 0 {
 				t.Errorf("%d calls at most, and after all %d, %d waiting, %d slots taken, %d answers",
-					most, now, i.waiting.Load(), len(i.slots), len(i.answers))
+					most, now, i.waiting.Load(), len(i.slots), i.answers.Len())
 			}
 		}
 		flood()
@@ -657,59 +758,41 @@ func TestSlowServers(t *testing.T) {
 	}
 }
 
-func keyOf(n int) tokenKey { return sha256.Sum256([]byte(fmt.Sprint(n))) }
-
-// remembers checks the sums of what is remembered.
-func (i *Introspector) remembers(t *testing.T) (answers, bytes int) {
-	t.Helper()
-	for _, answer := range i.answers {
-		bytes += answer.size
-	}
-	if bytes != i.bytes {
-		t.Fatalf("%d bytes by count, %d in sum", i.bytes, bytes)
-	}
-	return len(i.answers), bytes
-}
-
+// What is remembered is bounded in number and in bytes, and the last is there.
 func TestAnswersAreBounded(t *testing.T) {
-	i, _ := newTestIntrospector(t, Introspection{})
-	answer := &Answer{Active: true, At: epoch, size: 100}
-	for n := range maxAnswers {
-		i.remember(keyOf(n), answer)
-	}
-	if answers, bytes := i.remembers(t); answers != 100_000 || bytes != 100*100_000 {
-		t.Errorf("%d answers of %d bytes", answers, bytes)
-	}
-	for n := range 500 {
-		i.remember(keyOf(maxAnswers+n), answer)
-		if len(i.answers) != maxAnswers || i.answers[keyOf(maxAnswers+n)] == nil {
-			t.Fatalf("%d answers, with the last: %t", len(i.answers), i.answers[keyOf(maxAnswers+n)] != nil)
+	for _, row := range []struct{ size, add, want int }{
+		{100, bounded.MaxEntries + 500, 100_000},
+		{512 << 10, 1000, 256}, // 128 MiB
+	} {
+		i, _ := newTestIntrospector(t, Introspection{})
+		for n := range row.add {
+			key := bounded.KeyOf(fmt.Sprint(n))
+			answer := &Answer{Active: true, At: epoch, expires: math.Inf(1), size: row.size}
+			i.remember(key, answer)
+			if i.remembered(key, time.Second) != answer || i.answers.Len() > row.want {
+				t.Fatalf("%d: %d answers", n, i.answers.Len())
+			}
 		}
-	}
-	i.remember(keyOf(maxAnswers+499), answer) // known already: pushes out nobody
-	if answers, bytes := i.remembers(t); answers != maxAnswers || bytes != 100*maxAnswers {
-		t.Errorf("%d answers of %d bytes", answers, bytes)
+		if n := i.answers.Len(); n != row.want {
+			t.Errorf("%d answers, want %d", n, row.want)
+		}
+		// negative ones push out nobody
+		for n := range 1000 {
+			i.remember(bounded.KeyOf(fmt.Sprint("negative ", n)), &Answer{At: epoch, expires: math.Inf(1), size: row.size})
+		}
+		if n := i.answers.Len(); n != row.want {
+			t.Errorf("%d answers after negative ones, want %d", n, row.want)
+		}
 	}
 }
 
-func TestAnswerBytesAreBounded(t *testing.T) {
-	i, _ := newTestIntrospector(t, Introspection{})
-	for n := range 1000 {
-		i.remember(keyOf(n), &Answer{Active: true, At: epoch, size: 512 << 10})
-		if i.bytes > 128<<20 || i.answers[keyOf(n)] == nil {
-			t.Fatalf("%d bytes, with the last: %t", i.bytes, i.answers[keyOf(n)] != nil)
-		}
-	}
-	if answers, bytes := i.remembers(t); answers != 256 || bytes != 128<<20 {
-		t.Errorf("%d answers of %d bytes", answers, bytes)
-	}
-	// one that grows counts once, as it is now
-	i, _ = newTestIntrospector(t, Introspection{})
-	for size := range 1000 {
-		i.remember(keyOf(0), &Answer{size: size})
-	}
-	if answers, bytes := i.remembers(t); answers != 1 || bytes != 999 {
-		t.Errorf("%d answers of %d bytes", answers, bytes)
+// Many members in little text take more memory than the text.
+func TestAnswerSizeCountsMembers(t *testing.T) {
+	text := `{"active":true` + members(1000) + `}`
+	s := newServer(t, serve(text))
+	i, _ := newTestIntrospector(t, Introspection{URL: s.URL})
+	if size := introspect(t, i, "opaque", 0).size; size < len(text)+1000*48 {
+		t.Errorf("%d bytes counted for 1000 members", size)
 	}
 }
 
@@ -884,8 +967,10 @@ func TestSignedAnswers(t *testing.T) {
 	t.Run("inactive", func(t *testing.T) {
 		s := newServer(t, serve(inside(changes{"active": false}), "Content-Type", signedMedia))
 		i, _ := newTestIntrospector(t, Introspection{URL: s.URL, Signed: signed})
-		if introspect(t, i, "opaque", time.Hour).Active || introspect(t, i, "opaque", time.Hour).Active {
-			t.Error("active")
+		for range 2 {
+			if introspect(t, i, "opaque", time.Hour).Active {
+				t.Error("active")
+			}
 		}
 		s.expect(t, 2)
 	})

@@ -30,15 +30,15 @@ type Found struct {
 	Set  *KeySet // that holds them
 }
 
-// UnavailableError says that keys cannot be had for now.
+// UnavailableError says that what was asked for cannot be had for now.
 type UnavailableError struct {
 	Err        error
 	RetryAfter time.Duration
 }
 
-func (e *UnavailableError) Error() string { return "keys cannot be had: " + e.Err.Error() }
+func (e *UnavailableError) Error() string { return "not to be had for now: " + e.Err.Error() }
 
-// Unwrap returns why keys cannot be had.
+// Unwrap returns why it cannot be had.
 func (e *UnavailableError) Unwrap() error { return e.Err }
 
 const (

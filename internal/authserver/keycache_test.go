@@ -339,7 +339,7 @@ func TestCacheClose(t *testing.T) {
 func TestUnavailableError(t *testing.T) {
 	down := errors.New("down")
 	u := &UnavailableError{Err: down, RetryAfter: time.Second}
-	if !errors.Is(u, down) || u.Error() != "keys cannot be had: down" {
+	if !errors.Is(u, down) || u.Error() != "not to be had for now: down" {
 		t.Error(u)
 	}
 }

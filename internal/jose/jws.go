@@ -22,12 +22,26 @@ type JWS struct {
 // ErrNotCompact says that a text is not three base64url parts joined by dots.
 var ErrNotCompact = errors.New("not three base64url parts joined by dots")
 
-// ParseJWS takes apart a JWS whose payload is a JSON object, as all JWTs are.
-func ParseJWS(compact string) (JWS, error) { return parseJWS(compact, maxMembers) }
+// How many members a part may have. Many more would cost about what verifying a
+// signature does, and who sends a JWS is anonymous until then.
+const (
+	maxHeaderMembers = 100
+	maxClaimMembers  = 500
+)
 
-// ParseSmallJWS is ParseJWS for one of at most a hundred members a part, as
-// anybody may send. More of them would cost about what a signature does.
-func ParseSmallJWS(compact string) (JWS, error) { return parseJWS(compact, 100) }
+// ParseJWS takes apart a JWS whose payload is a JSON object, as all JWTs are.
+func ParseJWS(compact string) (JWS, error) { return parseJWS(compact, maxClaimMembers) }
+
+// ParseSmallJWS is ParseJWS for one with few claims, as a proof is.
+func ParseSmallJWS(compact string) (JWS, error) { return parseJWS(compact, maxHeaderMembers) }
+
+// ParseHeader returns the JOSE header that a JWS or a JWE begins with, and
+// whether there is one.
+func ParseHeader(compact string) (Object, bool) {
+	part, _, _ := strings.Cut(compact, ".")
+	header, err := decodeObject(part, maxHeaderMembers)
+	return header, err == nil && header.Has("alg")
+}
 
 func parseJWS(compact string, limit int) (JWS, error) {
 	head, rest, ok := strings.Cut(compact, ".")
@@ -40,7 +54,7 @@ func parseJWS(compact string, limit int) (JWS, error) {
 	}
 	var jws JWS
 	var err error
-	if jws.Header, err = decodeObject(head, limit); err != nil {
+	if jws.Header, err = decodeObject(head, maxHeaderMembers); err != nil {
 		return JWS{}, &PartError{"header", err}
 	}
 	if jws.Claims, err = decodeObject(payload, limit); err != nil {

@@ -69,17 +69,11 @@ func contradictory(name string) *failure.Failure {
 	return failure.New(failure.TokenContradictory, "the "+name+" of the access token is not what its issuer says of it")
 }
 
-// IsJWT reports whether a token shows itself to be a JWT: three parts, of which
-// the first is a JSON object with an alg. Any other is opaque here.
-func IsJWT(text string) bool {
-	head, rest, _ := strings.Cut(text, ".")
-	if strings.Count(rest, ".") != 1 {
-		return false
-	}
-	decoded, err := jose.DecodeBase64URL(head)
-	if err != nil {
-		return false
-	}
-	header, err := jose.ParseObject(decoded)
-	return err == nil && header.Has("alg")
+// IsOpaque reports whether a token is one that only its issuer understands. A
+// token that begins with a JOSE header is none: some servers take a JWT with
+// something after it for the JWT, and it would get past all that is checked of
+// one. But an encrypted JWT (RFC 7516) is for its issuer to read.
+func IsOpaque(text string) bool {
+	header, ok := jose.ParseHeader(text)
+	return !ok || header.Has("enc")
 }
