@@ -12,6 +12,7 @@ import (
 type credentials struct {
 	scheme failure.Scheme
 	token  string
+	jkt    string // thumbprint of the proof's key, once that is verified
 }
 
 // credentials is step 2: one Authorization field with one token under a scheme

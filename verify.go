@@ -42,7 +42,7 @@ func (h *Handler) verify(ctx context.Context, req *request) (*access, *failure.F
 	if f != nil {
 		return nil, f
 	}
-	req.verdict.jkt = p.Thumbprint
+	req.verdict.jkt, creds.jkt = p.Thumbprint, p.Thumbprint
 	// 5. The proof is for this request (checks 8, 9 and 12).
 	if f := p.CheckRequest(req.method, urls, creds.token); f != nil {
 		return nil, f
@@ -118,12 +118,26 @@ func (h *Handler) verifyToken(ctx context.Context, req *request, creds credentia
 		if f := good.CheckLocally(&iss.rules, h.now()); f != nil {
 			return nil, f
 		}
+		if f := creds.checkBinding(good.Claims); f != nil {
+			return nil, f // its issuer's answer could not mend that
+		}
 		return h.introspect(ctx, req, iss, creds, good)
 	}
 	if f := good.Check(&iss.rules, h.now()); f != nil {
 		return nil, f
 	}
 	return &grant{good.Claims, []jose.Object{good.Claims}}, nil
+}
+
+// checkBinding is step 8 as far as the token alone can tell.
+func (c credentials) checkBinding(claims jose.Object) *failure.Failure {
+	switch {
+	case c.scheme == failure.Bearer:
+		return token.CheckUnbound(claims)
+	case claims.Has("cnf"):
+		return token.CheckBinding(c.jkt, claims)
+	}
+	return nil // the answer may have a cnf
 }
 
 // verifyJWT verifies a JWT by the keys of the issuer that it names, unless the

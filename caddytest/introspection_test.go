@@ -212,6 +212,9 @@ func TestTokensAll(t *testing.T) {
 	forged := tokenOf(t, stranger, map[string]any{"iss": s.URL})
 	s.know(forged, nil)
 	withToken(t, g, forged).send(t).expect(t, 401, "DPoP invalid_token")
+	others := accessToken(t, map[string]any{"iss": s.URL, "cnf": map[string]any{"jkt": stranger.Key.Thumbprint}})
+	s.know(others, map[string]any{"cnf": nil})
+	withToken(t, g, others).send(t).expect(t, 401, "DPoP invalid_token")
 	withToken(t, g, accessToken(t, nil)).send(t).expect(t, 401, "DPoP invalid_token") // of another issuer
 	if now := s.asked.Load(); now != asked {
 		t.Errorf("%d introspections of tokens that are not good by themselves", now-asked)

@@ -5,6 +5,7 @@
 package authserver
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -39,9 +40,10 @@ type Client struct {
 	trust   Trust
 	timeout time.Duration
 
-	mu    sync.Mutex
-	http  *http.Client
-	roots *x509.CertPool // that http trusts
+	mu          sync.Mutex
+	http        *http.Client
+	roots       *x509.CertPool // that http trusts
+	certificate []byte         // that it shows; nil: none
 }
 
 // NewClient returns a client that gives each call the timeout. Proxies are taken
@@ -50,13 +52,14 @@ func NewClient(trust Trust, timeout time.Duration) *Client {
 	return &Client{trust: trust, timeout: timeout}
 }
 
-// client returns the HTTP client for the roots that are trusted now. When they
-// have changed, no connection is used that the old ones vouched for.
+// client returns the HTTP client for the roots that are trusted now, and the
+// certificate that is shown now. When either has changed, no connection is used
+// that was opened with the old ones.
 func (c *Client) client() *http.Client {
-	roots := c.Roots()
+	roots, certificate := c.Roots(), c.leaf()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.http != nil && roots == c.roots {
+	if c.http != nil && roots == c.roots && bytes.Equal(certificate, c.certificate) {
 		return c.http
 	}
 	if c.http != nil {
@@ -66,7 +69,7 @@ func (c *Client) client() *http.Client {
 	if certificate := c.trust.Certificate; certificate != nil {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certificate() }
 	}
-	c.roots = roots
+	c.roots, c.certificate = roots, certificate
 	c.http = &http.Client{CheckRedirect: sameHost, Transport: &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: c.timeout}).DialContext,
@@ -78,6 +81,18 @@ func (c *Client) client() *http.Client {
 		ResponseHeaderTimeout: c.timeout,
 	}}
 	return c.http
+}
+
+// leaf returns the certificate that is shown now, or nil.
+func (c *Client) leaf() []byte {
+	if c.trust.Certificate == nil {
+		return nil
+	}
+	certificate, err := c.trust.Certificate()
+	if err != nil || len(certificate.Certificate) == 0 {
+		return nil
+	}
+	return certificate.Certificate[0]
 }
 
 // Roots returns the roots that are trusted now; nil stands for the system's.

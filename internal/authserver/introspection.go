@@ -53,6 +53,7 @@ type Answer struct {
 	expires float64        // exp; infinite if there is none
 	roots   *x509.CertPool // that vouched for who gave it
 	size    int            // in bytes, about
+	number  uint64         // in the order in which answers were remembered
 }
 
 // Introspector asks an authorization server what it knows of tokens, once for
@@ -69,6 +70,7 @@ type Introspector struct {
 	waiting atomic.Int64
 
 	answers *bounded.Cache[*Answer]
+	count   atomic.Uint64 // of answers remembered so far
 
 	mu       sync.Mutex
 	endpoint discovered
@@ -106,22 +108,45 @@ func (i *Introspector) Introspect(ctx context.Context, token string, maxAge time
 	if answer := i.remembered(key, maxAge); answer != nil {
 		return answer, nil
 	}
-	flight := i.flights.DoChan(string(key[:]), func() (any, error) {
-		answer, err := i.ask(token)
-		if err == nil {
-			i.remember(key, answer)
+	before := i.count.Load()
+	flight := i.flights.DoChan(string(key[:]), func() (answer any, err error) {
+		defer recovered(&err)
+		// Another flight may have ended between the look above and this one.
+		if known := i.remembered(key, math.MaxInt64); known != nil && known.number > before {
+			return known, nil
 		}
-		return answer, err
+		fresh, err := i.ask(token)
+		if err == nil {
+			i.remember(key, fresh)
+		}
+		return fresh, err
 	})
 	select {
 	case result := <-flight:
 		if result.Err != nil {
-			return nil, &UnavailableError{result.Err, firstPause}
+			return nil, &UnavailableError{result.Err, retryAfter(result.Err)}
 		}
 		return result.Val.(*Answer), nil
 	case <-ctx.Done():
 		return nil, &UnavailableError{ctx.Err(), firstPause}
 	}
+}
+
+// recovered makes an error of a panic, which would end the process: a flight is
+// in a goroutine of its own.
+func recovered(err *error) {
+	if cause := recover(); cause != nil {
+		*err = fmt.Errorf("introspection: panic: %v", cause)
+	}
+}
+
+// retryAfter returns when what failed may be tried again.
+func retryAfter(err error) time.Duration {
+	var inner *UnavailableError
+	if errors.As(err, &inner) {
+		return inner.RetryAfter
+	}
+	return firstPause
 }
 
 // remembered returns an answer that is young enough, for a token that has not
@@ -139,6 +164,7 @@ func (i *Introspector) remembered(key bounded.Key, maxAge time.Duration) *Answer
 // is negative now.
 func (i *Introspector) remember(key bounded.Key, answer *Answer) {
 	if answer.Active {
+		answer.number = i.count.Add(1)
 		i.answers.Put(key, answer, answer.size)
 	} else {
 		i.answers.Remove(key)
@@ -175,6 +201,7 @@ func (i *Introspector) ask(token string) (*Answer, error) {
 		return nil, err
 	}
 	defer func() { <-i.slots }()
+	roots := i.Client.Roots() // that vouch for what follows
 	endpoint, err := i.findEndpoint(ctx)
 	if err != nil {
 		return nil, err
@@ -196,6 +223,7 @@ func (i *Introspector) ask(token string) (*Answer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", endpoint, err)
 	}
+	answer.roots = roots
 	return answer, nil
 }
 
@@ -274,7 +302,7 @@ func (i *Introspector) read(ctx context.Context, body []byte, mediaType string) 
 	active, _ := claims.Get("active")
 	switch string(active) {
 	case "true", "false":
-		answer := &Answer{Active: string(active) == "true", Claims: claims, At: i.now(), expires: math.Inf(1), roots: i.Client.Roots()}
+		answer := &Answer{Active: string(active) == "true", Claims: claims, At: i.now(), expires: math.Inf(1)}
 		if exp, ok := claims.Get("exp"); ok {
 			answer.expires, _ = exp.Number() // what is no number is refused later
 		}
@@ -327,10 +355,36 @@ func (i *Introspector) readSigned(ctx context.Context, body []byte, mediaType st
 	if !slices.Contains(jws.Claims.Strings("aud"), i.Signed.ClientID) {
 		return none, errors.New("it is for another client")
 	}
+	if err := checkLifetime(jws.Claims, i.now()); err != nil {
+		return none, err
+	}
 	value, _ := jws.Claims.Get("token_introspection")
 	claims, ok := value.Object()
 	if !ok {
 		return none, errors.New("it has no token_introspection")
 	}
 	return claims, nil
+}
+
+// checkLifetime checks iat, which must be there, exp and nbf of a signed answer,
+// with a minute for clocks to differ.
+func checkLifetime(claims jose.Object, now time.Time) error {
+	at := float64(now.Unix())
+	const leeway = 60
+	for _, name := range []string{"iat", "exp", "nbf"} {
+		value, ok := claims.Get(name)
+		if !ok && name != "iat" {
+			continue
+		}
+		n, ok := value.Number()
+		switch {
+		case !ok:
+			return fmt.Errorf("its %s is missing or not a number", name)
+		case name == "exp" && at > n+leeway:
+			return errors.New("it has expired")
+		case name != "exp" && at < n-leeway:
+			return fmt.Errorf("its %s is in the future", name)
+		}
+	}
+	return nil
 }

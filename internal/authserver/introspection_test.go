@@ -927,6 +927,11 @@ func TestSignedAnswers(t *testing.T) {
 		{"another's iss", signedMedia, sign(key, nil, changes{"iss": "https://evil.example"}), false},
 		{"an iss with a slash more", signedMedia, sign(key, nil, changes{"iss": "https://sso.example.com/"}), false},
 		{"an iss that is no string", signedMedia, sign(key, nil, changes{"iss": []string{"https://sso.example.com"}}), false},
+		{"no iat, RFC 9701 §5", signedMedia, sign(key, nil, changes{"iat": nil}), false},
+		{"iat of the future", signedMedia, sign(key, nil, changes{"iat": 1_700_000_100}), false},
+		{"expired, RFC 7519 §4.1.4", signedMedia, sign(key, nil, changes{"exp": 1_699_999_900}), false},
+		{"exp a string", signedMedia, sign(key, nil, changes{"exp": "soon"}), false},
+		{"not yet good", signedMedia, sign(key, nil, changes{"nbf": 1_700_000_100}), false},
 		{"no aud", signedMedia, sign(key, nil, changes{"aud": nil}), false},
 		{"aud empty", signedMedia, sign(key, nil, changes{"aud": ""}), false},
 		{"another's aud", signedMedia, sign(key, nil, changes{"aud": "another"}), false},
@@ -998,7 +1003,7 @@ func TestSignedAnswerWaitsForKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		key := newKey(t, "ES256")
 		compact, err := key.Sign(map[string]any{"typ": "token-introspection+jwt"}, map[string]any{
-			"iss": "https://sso.example.com", "aud": "the client", "token_introspection": map[string]any{"active": true}})
+			"iss": "https://sso.example.com", "aud": "the client", "iat": epoch.Unix(), "token_introspection": map[string]any{"active": true}})
 		if err != nil {
 			t.Fatal(err)
 		}

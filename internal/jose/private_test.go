@@ -6,6 +6,7 @@ import (
 	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -290,5 +291,45 @@ func TestPublicJWK(t *testing.T) {
 		if key.PublicJWK()["kty"] == nil {
 			t.Error("all share one map")
 		}
+	}
+}
+
+// A key that cannot sign, or not for what it is published as, must not replace
+// one that can.
+func TestParsePrivateKeyProbes(t *testing.T) {
+	key, err := Generate(Algorithms(algorithms).Find("ES256"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := strings.TrimSuffix(string(key.Public), "}")
+	for name, text := range map[string]string{
+		"d of another key":  public + `,"d":"AQ"}`,
+		"d empty":           public + `,"d":""}`,
+		"d null":            public + `,"d":null}`,
+		"public":            public + `}`,
+		"repeated member":   public + `,"d":"AQ","d":"AQ"}`,
+		"use enc":           public + `,"use":"enc","d":"AQ"}`,
+		"key_ops verify":    public + `,"key_ops":["verify"],"d":"AQ"}`,
+		"two keys":          public + `,"d":"AQ"}` + public + `}`,
+		"PEM without a key": "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n",
+	} {
+		if _, err := ParsePrivateKey([]byte(text)); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+
+	// as openssl ecparam -genkey writes it
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalECPrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n" +
+		string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}))
+	if _, err := ParsePrivateKey([]byte(file)); err != nil {
+		t.Errorf("openssl's file: %v", err)
 	}
 }

@@ -10,8 +10,11 @@ import (
 	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/lestrrat-go/jwx/v2/jwk"
 )
@@ -84,9 +87,15 @@ func NewPrivateKey(algorithm *Algorithm, signer crypto.Signer) (*PrivateKey, err
 // ParsePrivateKey reads a private key, a JWK or in PEM (PKCS #8, PKCS #1 or SEC 1).
 // It signs by the alg of the JWK, or else by the usual one for its kind.
 func ParsePrivateKey(text []byte) (*PrivateKey, error) {
-	parsed, err := jwk.ParseKey(text, jwk.WithPEM(bytes.Contains(text, []byte("-----BEGIN"))))
+	parsed, err := parsePrivate(text)
 	if err != nil {
 		return nil, fmt.Errorf("neither a JWK nor a key in PEM: %w", err)
+	}
+	if use := parsed.KeyUsage(); use != "" && use != string(jwk.ForSignature) {
+		return nil, errors.New("the key's use is not sig")
+	}
+	if ops := parsed.KeyOps(); len(ops) > 0 && !slices.Contains(ops, jwk.KeyOpSign) {
+		return nil, errors.New("the key's key_ops do not have sign")
 	}
 	var raw any
 	if err := parsed.Raw(&raw); err != nil {
@@ -111,7 +120,48 @@ func ParsePrivateKey(text []byte) (*PrivateKey, error) {
 	if id := parsed.KeyID(); id != "" {
 		key.ID = id
 	}
-	return key, nil
+	return key, key.probe()
+}
+
+// parsePrivate reads a JWK, or the first private key among the blocks of a PEM
+// file, which may have parameters or certificates before it.
+func parsePrivate(text []byte) (jwk.Key, error) {
+	if !bytes.Contains(text, []byte("-----BEGIN")) {
+		if _, err := ParseObject(text); err != nil {
+			return nil, err
+		}
+		return jwk.ParseKey(text)
+	}
+	for {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil {
+			return nil, errors.New("no private key")
+		}
+		if strings.HasSuffix(block.Type, "PRIVATE KEY") {
+			return jwk.ParseKey(pem.EncodeToMemory(block), jwk.WithPEM(true))
+		}
+	}
+}
+
+// probe signs something, to find private keys that cannot sign, or belong to
+// another public key than they say.
+func (k *PrivateKey) probe() error {
+	signature, err := k.sign("probe")
+	if err != nil {
+		return fmt.Errorf("the key cannot sign: %w", err)
+	}
+	object, err := ParseObject(k.Public)
+	if err != nil {
+		return err
+	}
+	public, err := ParseKey(object)
+	if err != nil {
+		return err
+	}
+	if k.Algorithm.Verify(public, "probe", signature) != nil {
+		return errors.New("the private key does not belong to its public key")
+	}
+	return nil
 }
 
 // usualAlgorithm returns the algorithm that servers most likely accept of a key.
