@@ -10,7 +10,7 @@ import { createHash } from 'node:crypto';
 import * as oauth from 'oauth4webapi';
 import * as oidc from 'openid-client';
 
-import { clientSecret, proofAlgorithms, redirectUri, resource, scope, tokenAlgorithms } from './agreed.mjs';
+import { clientSecret, opaque, proofAlgorithms, redirectUri, resource, scope, tokenKinds } from './agreed.mjs';
 
 const [issuer, audience, url] = process.argv.slice(2);
 
@@ -131,7 +131,7 @@ for (const [name, connect] of Object.entries(libraries)) {
   for (const proofAlgorithm of proofAlgorithms) {
     const [key, otherKey] = await Promise.all([library.newKey(proofAlgorithm), library.newKey(proofAlgorithm)]);
     for (const [grant, getToken] of Object.entries(library.grants)) {
-      for (const tokenAlgorithm of tokenAlgorithms) {
+      for (const tokenAlgorithm of tokenKinds) {
         const { access_token: token } = await getToken(resource(audience, tokenAlgorithm), key);
         const run = async (kind, method, DPoP) => {
           const id = [name, grant, tokenAlgorithm, proofAlgorithm, kind].join('/');
@@ -141,7 +141,7 @@ for (const [name, connect] of Object.entries(libraries)) {
           console.log(JSON.stringify({
             case: id,
             token: createHash('sha256').update(token).digest('hex'),
-            token_alg: decodeHeader(token).alg,
+            token_alg: token.includes('.') ? decodeHeader(token).alg : opaque,
             proof_alg: wire.proof && decodeHeader(wire.proof).alg,
             ...result,
           }));

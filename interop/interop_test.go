@@ -54,7 +54,7 @@ func cases() []testCase {
 	var all []testCase
 	for _, library := range []string{"openid-client", "oauth4webapi"} {
 		for _, grant := range []string{"client_credentials", "authorization_code"} {
-			for _, token := range []string{"RS256", "PS256", "ES256", "EdDSA", "Ed25519"} {
+			for _, token := range []string{"RS256", "PS256", "ES256", "EdDSA", "Ed25519", "opaque"} {
 				for _, proof := range []string{"RS256", "PS256", "ES256", "Ed25519"} {
 					all = append(all,
 						testCase{library, grant, token, proof, "get", "GET", "", ""},
@@ -277,7 +277,13 @@ func startGateway(t *testing.T, issuer, backend string) *gateway {
 		format json
 	}
 	dpop {
-		issuer %s
+		issuer %s {
+			introspection {
+				client_id gateway
+				client_secret "a secret: 100%% + more"
+				signed_response
+			}
+		}
 		audience %s
 		claim_header X-Client client_id
 	}

@@ -10,7 +10,7 @@ import { createServer } from 'node:http';
 
 import Provider from 'oidc-provider';
 
-import { clientIds, clientSecret, proofAlgorithms, redirectUri, resource, scope, tokenAlgorithms } from './agreed.mjs';
+import { clientIds, clientSecret, gateway, opaque, proofAlgorithms, redirectUri, resource, scope, tokenAlgorithms } from './agreed.mjs';
 
 const [audience] = process.argv.slice(2);
 
@@ -31,21 +31,34 @@ const resourceServers = new Map(tokenAlgorithms.map((alg) => [
   resource(audience, alg),
   { audience, scope, accessTokenFormat: 'jwt', jwt: { sign: { alg } } },
 ]));
+resourceServers.set(resource(audience, opaque), { audience, scope, accessTokenFormat: 'opaque' });
 
 const provider = new Provider(issuer, {
-  clients: clientIds.map((id) => ({
-    client_id: id,
-    client_secret: clientSecret,
-    token_endpoint_auth_method: 'client_secret_post',
-    redirect_uris: [redirectUri],
-    grant_types: ['client_credentials', 'authorization_code'],
-  })),
+  clients: [
+    ...clientIds.map((id) => ({
+      client_id: id,
+      client_secret: clientSecret,
+      token_endpoint_auth_method: 'client_secret_post',
+      redirect_uris: [redirectUri],
+      grant_types: ['client_credentials', 'authorization_code'],
+    })),
+    {
+      ...gateway,
+      token_endpoint_auth_method: 'client_secret_basic',
+      redirect_uris: [],
+      response_types: [],
+      grant_types: [],
+      introspection_signed_response_alg: 'ES256',
+    },
+  ],
   jwks: { keys: tokenAlgorithms.map(signingKey) },
   enabledJWA: { dPoPSigningAlgValues: proofAlgorithms },
   features: {
     clientCredentials: { enabled: true },
     devInteractions: { enabled: false },
     dPoP: { enabled: true },
+    introspection: { enabled: true },
+    jwtIntrospection: { enabled: true },
     resourceIndicators: {
       enabled: true,
       getResourceServerInfo: (ctx, indicator) => resourceServers.get(indicator),
