@@ -11,19 +11,42 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 func init() {
-	httpcaddyfile.RegisterHandlerDirective("dpop", parseCaddyfile)
+	httpcaddyfile.RegisterDirective("dpop", parseCaddyfile)
 	// Before everything that uses credentials or sends them on.
 	httpcaddyfile.RegisterDirectiveOrder("dpop", httpcaddyfile.Before, "basic_auth")
 }
 
-func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+// parseCaddyfile makes the route of a directive, and where that has a matcher
+// another for what is published, which the matcher may leave out.
+func parseCaddyfile(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	h.Next()
+	matchers, err := h.ExtractMatcherSet()
+	if err != nil {
+		return nil, err
+	}
 	handler := new(Handler)
-	err := handler.UnmarshalCaddyfile(h.Dispenser)
-	return handler, err
+	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	routes := h.NewRoute(matchers, handler)
+	if matchers == nil || handler.Resource == nil {
+		return routes, nil
+	}
+	path, err := handler.Resource.documentPath()
+	if err != nil {
+		return nil, h.Errf("resource: with a matcher, the identifier must be known here: %v", err)
+	}
+	paths := []string{path}
+	if handler.Resource.JWKS != "" {
+		paths = append(paths, handler.Resource.JWKS)
+	}
+	return append(routes, h.NewRoute(caddy.ModuleMap{
+		"method": h.JSON([]string{"GET", "HEAD"}),
+		"path":   h.JSON(paths),
+	}, handler)...), nil
 }
 
 // UnmarshalCaddyfile sets the handler up from Caddyfile tokens. Syntax:
@@ -71,6 +94,14 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    max_auth_age   <duration>
 //	    upstream_token bearer|dpop|none
 //	    claim_header   <header> <path>
+//	    resource <identifier> {
+//	        name          <text>
+//	        documentation <url>
+//	        policy        <url>
+//	        tos           <url>
+//	        scopes        <scope...>
+//	        jwks          <path>
+//	    }
 //	    realm          <name>
 //	    name           <name>
 //	}
@@ -102,6 +133,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"max_auth_age":   func() error { return b.positive(&h.MaxAuthAge) },
 		"upstream_token": func() error { return b.text((*string)(&h.UpstreamToken)) },
 		"claim_header":   func() error { return h.unmarshalClaimHeader(b) },
+		"resource":       func() error { return h.unmarshalResource(b) },
 		"realm":          func() error { return b.text(&h.Realm) },
 		"name":           func() error { return b.text(&h.Name) },
 	}, "issuer", "require_scope", "require_claim", "claim_header")
@@ -208,6 +240,24 @@ func (h *Handler) unmarshalClaimHeader(b *block) error {
 	b.note(fmt.Sprintf("claim_headers[%d]", len(h.ClaimHeaders)))
 	h.ClaimHeaders = append(h.ClaimHeaders, header)
 	return nil
+}
+
+func (h *Handler) unmarshalResource(b *block) error {
+	h.Resource = new(Resource)
+	r := h.Resource
+	inner := b.within("resource")
+	inner.note("identifier")
+	if err := b.text(&r.Identifier); err != nil {
+		return err
+	}
+	return inner.each(map[string]func() error{
+		"name":          func() error { return inner.text(&r.Name) },
+		"documentation": func() error { return inner.text(&r.Documentation) },
+		"policy":        func() error { return inner.text(&r.Policy) },
+		"tos":           func() error { return inner.text(&r.TOS) },
+		"scopes":        func() error { return inner.list(&r.Scopes) },
+		"jwks":          func() error { return inner.text(&r.JWKS) },
+	})
 }
 
 func (h *Handler) unmarshalRequiredClaim(b *block) error {
@@ -391,7 +441,8 @@ func (b *block) locate(err error) error {
 		path = path[:max(strings.LastIndexAny(path, ".["), 0)]
 		token, ok = b.lines[path]
 	}
-	name := strings.TrimSuffix(wrong.path, ".url") // of introspection, which it is an argument of
+	// These are arguments of what contains them.
+	name := strings.TrimSuffix(strings.TrimSuffix(wrong.path, ".url"), ".identifier")
 	name = name[strings.LastIndexByte(name, '.')+1:]
 	name, _, _ = strings.Cut(name, "[")
 	for caddyfileName, jsonName := range jsonNames {

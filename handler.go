@@ -12,6 +12,10 @@ import (
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	req := arrived(r)
+	// 0. What is published needs no credentials (RFC 9728 §3).
+	if done, err := h.servePublished(w, req); done {
+		return err
+	}
 	req.verdict = verdict{handler: h.name}
 	// Whatever becomes of the request, error routes and report mode included, what
 	// an upstream takes for claims of the token must not come from the client, and

@@ -129,7 +129,7 @@ func (h *Handler) provisionIntrospection(config *Issuer, iss *issuer) error {
 	if settings == nil {
 		return nil
 	}
-	auth, err := settings.clientAuth()
+	auth, err := h.clientAuth(settings)
 	if err != nil {
 		return err
 	}
@@ -188,7 +188,7 @@ func (i *Introspection) cache() time.Duration {
 }
 
 // clientAuth returns how this server shows the issuer who it is.
-func (i *Introspection) clientAuth() (authserver.ClientAuth, error) {
+func (h *Handler) clientAuth(i *Introspection) (authserver.ClientAuth, error) {
 	switch orDefault(i.Auth, authBasic) {
 	case authPost:
 		return authserver.SecretPost{ID: i.ClientID, Secret: i.ClientSecret}, nil
@@ -197,6 +197,7 @@ func (i *Introspection) clientAuth() (authserver.ClientAuth, error) {
 		if err != nil {
 			return nil, &settingError{"introspection.private_key_file", err}
 		}
+		h.published.keys = append(h.published.keys, file.Get)
 		return authserver.KeyJWT{ID: i.ClientID, Key: file.Get}, nil
 	case authTLS, authNone:
 		return authserver.ClientID{ID: i.ClientID}, nil

@@ -114,6 +114,9 @@ type Handler struct {
 	// of these names never get through.
 	ClaimHeaders []ClaimHeader `json:"claim_headers,omitempty"`
 
+	// What clients can learn of this resource (RFC 9728). Default: nothing.
+	Resource *Resource `json:"resource,omitempty"`
+
 	// The `realm` in challenges. Default: none.
 	Realm string `json:"realm,omitempty"`
 
@@ -134,6 +137,7 @@ type Handler struct {
 	claimHeaders []ClaimHeader // with canonical names
 	challenger   failure.Challenger
 
+	published     published
 	introspecting *issuer // the one that opaque tokens are shown to; nil: none
 
 	now     func() time.Time
@@ -237,9 +241,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.bases, err = check.bases(settings.PublicURLs); err != nil {
 		return err
 	}
+	if err := h.publish(&settings); err != nil {
+		return err
+	}
 	h.challenger = failure.Challenger{
 		Algorithms: h.algorithms.Names(),
 		Realm:      settings.Realm,
+		Metadata:   h.published.documentURL,
 		Bearer:     h.mode != ModeStrict,
 	}
 	h.issuers = make(map[string]*issuer, len(settings.Issuers))

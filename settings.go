@@ -145,7 +145,47 @@ func (c checker) handler(h *Handler) error {
 	if err := c.demands(h); err != nil {
 		return err
 	}
+	if err := c.resource(h); err != nil {
+		return err
+	}
 	return c.claimHeaders(h.ClaimHeaders)
+}
+
+// resource checks what is published. Its identifier must be https, but for
+// development (RFC 9728 §1.2).
+func (c checker) resource(h *Handler) error {
+	r := h.Resource
+	if r == nil {
+		return nil
+	}
+	for _, setting := range []struct{ path, url string }{
+		{"resource.identifier", r.Identifier}, {"resource.documentation", r.Documentation}, {"resource.policy", r.Policy}, {"resource.tos", r.TOS},
+	} {
+		if setting.url == "" && setting.path != "resource.identifier" {
+			continue
+		}
+		if err := c.url(setting.path, setting.url, false); err != nil {
+			return err
+		}
+	}
+	if strings.Contains(r.Identifier, "?") {
+		return wrong("resource.identifier", "a query is not supported")
+	}
+	if err := checkWords("resource.scopes", r.Scopes); err != nil {
+		return err
+	}
+	if r.JWKS == "" || c.pending(r.JWKS) {
+		return nil
+	}
+	if path, err := proof.NormalizePath(r.JWKS); err != nil || path != r.JWKS {
+		return wrong("resource.jwks", "%q is not a path in normal form, beginning with a slash", r.JWKS)
+	}
+	for _, issuer := range h.Issuers {
+		if issuer.Introspection != nil && issuer.Introspection.PrivateKeyFile != "" {
+			return nil
+		}
+	}
+	return wrong("resource.jwks", "there is no private_key whose public half could be published")
 }
 
 // demands checks what tokens are required to have. Scopes and classes stand in

@@ -18,6 +18,7 @@ const (
 type Challenger struct {
 	Algorithms []string // proof algorithms accepted, for algs (RFC 9449 §7.1)
 	Realm      string   // empty: none
+	Metadata   string   // URL, for resource_metadata (RFC 9728 §5.1); empty: none
 	Bearer     bool     // whether Bearer tokens are accepted too
 }
 
@@ -75,6 +76,9 @@ func (c Challenger) challenge(scheme Scheme, code code, f *Failure) string {
 	}
 	if scheme == DPoP {
 		param("algs", strings.Join(c.Algorithms, " "))
+	}
+	if c.Metadata != "" {
+		param("resource_metadata", c.Metadata)
 	}
 	return b.String()
 }
