@@ -180,12 +180,7 @@ func (h *Handler) provisionIntrospection(config *Issuer, iss *issuer) error {
 	return nil
 }
 
-func (i *Introspection) cache() time.Duration {
-	if i.Cache == nil {
-		return defaultAnswerCache
-	}
-	return time.Duration(*i.Cache)
-}
+func (i *Introspection) cache() time.Duration { return durationOr(i.Cache, defaultAnswerCache) }
 
 // clientAuth returns how this server shows the issuer who it is.
 func (h *Handler) clientAuth(i *Introspection) (authserver.ClientAuth, error) {

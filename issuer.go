@@ -142,12 +142,7 @@ func (i *Issuer) keySetID() keySetID {
 	}
 }
 
-func (i *Issuer) timeout() time.Duration {
-	if i.Timeout == nil {
-		return defaultIssuerTimeout
-	}
-	return time.Duration(*i.Timeout)
-}
+func (i *Issuer) timeout() time.Duration { return durationOr(i.Timeout, defaultIssuerTimeout) }
 
 // sharedKeySet is a key set in the pool, with the tokens that it has verified.
 type sharedKeySet struct {

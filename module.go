@@ -194,7 +194,8 @@ type ClaimHeader struct {
 
 	// The dotted path of the claim, such as `sub` or `realm_access.roles`. Strings,
 	// numbers and booleans are passed as they are, anything else as compact JSON. A
-	// claim that is not there, or holds a control character, makes no header.
+	// claim makes no header if it is not there, holds a control character, or begins
+	// or ends with a space, which is no part of a header's value.
 	Path string `json:"path"`
 }
 
@@ -310,19 +311,9 @@ func (h *Handler) Cleanup() error {
 	return nil
 }
 
-func (h *Handler) clockSkew() time.Duration {
-	if h.ClockSkew == nil {
-		return defaultClockSkew
-	}
-	return time.Duration(*h.ClockSkew)
-}
+func (h *Handler) clockSkew() time.Duration { return durationOr(h.ClockSkew, defaultClockSkew) }
 
-func (p *Proof) maxAge() time.Duration {
-	if p.MaxAge == nil {
-		return defaultMaxAge
-	}
-	return time.Duration(*p.MaxAge)
-}
+func (p *Proof) maxAge() time.Duration { return durationOr(p.MaxAge, defaultMaxAge) }
 
 func (h *Handler) demandsOf() token.Demands {
 	demands := token.Demands{
@@ -335,6 +326,14 @@ func (h *Handler) demandsOf() token.Demands {
 		demands.Claims = append(demands.Claims, token.ClaimDemand(claim))
 	}
 	return demands
+}
+
+// durationOr returns a duration for which zero is a value of its own.
+func durationOr(set *caddy.Duration, fallback time.Duration) time.Duration {
+	if set == nil {
+		return fallback
+	}
+	return time.Duration(*set)
 }
 
 func orDefault[T comparable](value, fallback T) T {

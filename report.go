@@ -163,8 +163,5 @@ func (req *request) userPlaceholder(claim string) string {
 	if !ok {
 		return ""
 	}
-	if text, ok := value.Scalar(); ok {
-		return text
-	}
-	return value.Compact()
+	return value.Plain()
 }

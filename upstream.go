@@ -62,10 +62,7 @@ func (h *Handler) claimValue(claimHeader ClaimHeader, claims jose.Object) (strin
 	if !ok {
 		return "", false
 	}
-	value, ok := claim.Scalar()
-	if !ok {
-		value = claim.Compact()
-	}
+	value := claim.Plain()
 	// Spaces at the ends of a header's value are not part of it (RFC 9110 §5.5): the
 	// upstream would take one user for another.
 	if strings.ContainsFunc(value, unicode.IsControl) || value != strings.TrimSpace(value) {

@@ -335,7 +335,7 @@ func (i *Introspector) readSigned(ctx context.Context, body []byte, mediaType st
 	if !jose.MediaTypeIs(text(jws.Header, "typ"), signedType) {
 		return none, fmt.Errorf("its typ is not %s", signedType)
 	}
-	if jws.Header.Has("crit") || jws.Header.Has("b64") || jws.Header.Has("zip") {
+	if jws.Extended() {
 		return none, errors.New("it has a crit, b64 or zip header")
 	}
 	algorithm := i.Signed.Algorithms.Find(text(jws.Header, "alg"))

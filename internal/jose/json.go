@@ -167,6 +167,15 @@ func (v Value) Scalar() (string, bool) {
 	return string(v), true
 }
 
+// Plain returns what a person or a header takes for the value: the text of a
+// string, number or boolean, and of anything else its compact JSON.
+func (v Value) Plain() string {
+	if text, ok := v.Scalar(); ok {
+		return text
+	}
+	return v.Compact()
+}
+
 // Compact returns the value's JSON text without insignificant white space.
 func (v Value) Compact() string {
 	var b bytes.Buffer

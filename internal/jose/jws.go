@@ -67,6 +67,13 @@ func parseJWS(compact string, limit int) (JWS, error) {
 	return jws, nil
 }
 
+// Extended reports whether the header has a member that changes what is signed,
+// or how it must be read: crit, b64 or zip (RFC 7515 §4.1.11, RFC 7797, RFC 7516
+// §4.1.3). None of them is supported.
+func (j JWS) Extended() bool {
+	return j.Header.Has("crit") || j.Header.Has("b64") || j.Header.Has("zip")
+}
+
 // PartError says which part of a JWS is malformed, and how.
 type PartError struct {
 	Part string // header, claims or signature

@@ -31,10 +31,8 @@ func Parse(compact string) (*Parsed, *failure.Failure) {
 			failure.Detail{Name: "error", Value: err})
 	}
 	p := &Parsed{jws: jws}
-	for _, name := range []string{"crit", "b64", "zip"} {
-		if jws.Header.Has(name) {
-			return nil, failure.New(failure.TokenMalformed, "the access token has a crit, b64 or zip header, which is not supported")
-		}
+	if jws.Extended() {
+		return nil, failure.New(failure.TokenMalformed, "the access token has a crit, b64 or zip header, which is not supported")
 	}
 	alg, _ := jws.Header.Get("alg")
 	if p.Algorithm, _ = alg.Text(); p.Algorithm == "" {
