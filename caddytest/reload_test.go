@@ -31,6 +31,7 @@ func admin(t *testing.T, method, path string, body []byte) (int, string) {
 		if try == 5 {
 			t.Fatal(err)
 		}
+		time.Sleep(10 * time.Millisecond)
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
@@ -40,13 +41,23 @@ func admin(t *testing.T, method, path string, body []byte) (int, string) {
 	return response.StatusCode, string(text)
 }
 
+// post posts a configuration made by config to /load. When it returns, one
+// configuration alone serves the site: the new one or, if that failed, the old.
+func (g *gateway) post(t *testing.T, config []byte) (int, string) {
+	t.Helper()
+	status, text := admin(t, "POST", "/load", config)
+	g.awaitTakeover(t)
+	return status, text
+}
+
 func TestConfigurationByAdminAPI(t *testing.T) {
 	g := serve(t, setup{})
 	spent := good(t, g.url+"/")
 	spent.send(t).expect(t, 200)
 
+	g.loads++
 	optional := g.config(t, setup{site: "{{DPOP}} mode optional\nreverse_proxy {{BACKEND}}"})
-	if status, text := admin(t, "POST", "/load", optional); status != 200 {
+	if status, text := g.post(t, optional); status != 200 {
 		t.Fatalf("loading: %d %s", status, text)
 	}
 	call{url: g.url}.send(t).expect(t, 401, "DPoP", "Bearer") // it has taken effect
@@ -91,7 +102,7 @@ func TestConfigurationByAdminAPI(t *testing.T) {
 		if bad == string(optional) {
 			t.Fatalf("%s: nothing to replace in %s", row.old, optional)
 		}
-		status, text := admin(t, "POST", "/load", []byte(bad))
+		status, text := g.post(t, []byte(bad))
 		if status == 200 || !strings.Contains(text, row.setting) || strings.Contains(text, "TOPSECRET") {
 			t.Errorf("%s: answered %d %s", row.new, status, text)
 		}
@@ -105,6 +116,7 @@ func TestConfigurationByAdminAPI(t *testing.T) {
 // Every JSON key that the contract has so far is known, and means what it says.
 func TestEveryJSONKey(t *testing.T) {
 	g := serve(t, setup{})
+	g.loads++
 	var config map[string]any
 	if err := json.Unmarshal(g.config(t, setup{alone: true, site: "{{DPOP}}\nreverse_proxy {{BACKEND}}"}), &config); err != nil {
 		t.Fatal(err)
@@ -121,7 +133,7 @@ func TestEveryJSONKey(t *testing.T) {
 	start := bytes.Index(text, []byte(`{"audiences"`))
 	end := start + bytes.Index(text[start:], []byte(`]}`)) + 2
 	text = []byte(string(text[:start]) + handler + string(text[end:]))
-	if status, answer := admin(t, "POST", "/load", text); status != 200 {
+	if status, answer := g.post(t, text); status != 200 {
 		t.Fatalf("loading: %d %s\n%s", status, answer, text)
 	}
 	good(t, g.url+"/").send(t).expect(t, 200)
@@ -142,7 +154,7 @@ func TestFailedLoadChangesNothing(t *testing.T) {
 	defer taken.Close()
 	for range 10 { // apps start in any order
 		bad := g.config(t, setup{alone: true, address: "http://" + taken.Addr().String(), site: "{{DPOP}} replay memory {; max_entries 1;}"})
-		if status, text := admin(t, "POST", "/load", bad); status == 200 {
+		if status, text := g.post(t, bad); status == 200 {
 			t.Fatalf("loaded: %s", text)
 		}
 		for range 3 {
