@@ -5,26 +5,13 @@
 // Each combination of library, grant, token algorithm and proof algorithm gets
 // a token and makes some calls. A call is a case, and prints a line of JSON.
 
-import { createHash } from 'node:crypto';
-
 import * as oauth from 'oauth4webapi';
 import * as oidc from 'openid-client';
 
-import { clientSecret, opaque, proofAlgorithms, redirectUri, resource, scope, tokenKinds } from './agreed.mjs';
+import { clientSecret, proofAlgorithms, redirectUri, resource, scope, tokenKinds } from './agreed.mjs';
+import { logIn, report, wire } from './calls.mjs';
 
 const [issuer, audience, url] = process.argv.slice(2);
-
-// The libraries send through here: it shows the proof of the last request, and
-// lets a thief send an earlier one.
-const wire = {
-  proof: undefined,
-  stolen: undefined,
-  fetch(url, init) {
-    if (wire.stolen) init.headers.dpop = wire.stolen;
-    wire.proof = init.headers.dpop;
-    return fetch(url, init);
-  },
-};
 
 const libraries = {
   async 'openid-client'(clientId) {
@@ -46,7 +33,7 @@ const libraries = {
             state: expectedState,
             code_challenge: await oidc.calculatePKCECodeChallenge(pkceCodeVerifier),
             code_challenge_method: 'S256',
-          }));
+          }), redirectUri);
           return oidc.authorizationCodeGrant(config, callback, { pkceCodeVerifier, expectedState }, { resource }, { DPoP });
         },
       },
@@ -82,7 +69,7 @@ const libraries = {
             code_challenge: await oauth.calculatePKCECodeChallenge(verifier),
             code_challenge_method: 'S256',
           });
-          const parameters = oauth.validateAuthResponse(as, client, await logIn(request), state);
+          const parameters = oauth.validateAuthResponse(as, client, await logIn(request, redirectUri), state);
           const response = await oauth.authorizationCodeGrantRequest(as, client, authentication, parameters, redirectUri, verifier, {
             ...options, DPoP, additionalParameters: { resource },
           });
@@ -95,37 +82,6 @@ const libraries = {
   },
 };
 
-// logIn is the browser: it follows an authorization request, with cookies, to
-// where the provider sends it back to the client.
-async function logIn(url) {
-  const cookies = new Map();
-  for (let hops = 0; hops < 10; hops++) {
-    if (url.href.startsWith(redirectUri)) return url;
-    const cookie = Array.from(cookies, (pair) => pair.join('=')).join('; ');
-    const response = await fetch(url, { headers: { cookie }, redirect: 'manual' });
-    for (const line of response.headers.getSetCookie()) {
-      const [, name, value] = line.match(/^([^=]+)=([^;]*)/);
-      cookies.set(name, value);
-    }
-    if (!response.headers.has('location')) throw new Error(`${url} answered ${response.status}: ${await response.text()}`);
-    url = new URL(response.headers.get('location'), url);
-  }
-  throw new Error(`the provider does not come to an end: ${url}`);
-}
-
-// outcome tells what became of a call. The libraries throw a challenge, parsed.
-async function outcome(call) {
-  try {
-    const response = await call;
-    return { status: response.status, answer: await response.text() };
-  } catch (err) {
-    if (err.code !== oauth.WWW_AUTHENTICATE_CHALLENGE) throw err;
-    return { status: err.status, challenges: err.cause.map(({ scheme, parameters: { error } }) => `${scheme} ${error}`) };
-  }
-}
-
-const decodeHeader = (jws) => JSON.parse(Buffer.from(jws.split('.')[0], 'base64url'));
-
 for (const [name, connect] of Object.entries(libraries)) {
   const library = await connect(name);
   for (const proofAlgorithm of proofAlgorithms) {
@@ -135,16 +91,8 @@ for (const [name, connect] of Object.entries(libraries)) {
         const { access_token: token } = await getToken(resource(audience, tokenAlgorithm), key);
         const run = async (kind, method, DPoP) => {
           const id = [name, grant, tokenAlgorithm, proofAlgorithm, kind].join('/');
-          const headers = new Headers({ 'X-Case': id });
           const body = method === 'POST' ? JSON.stringify({ case: id }) : null;
-          const result = await outcome(library.call(token, method, headers, body, DPoP));
-          console.log(JSON.stringify({
-            case: id,
-            token: createHash('sha256').update(token).digest('hex'),
-            token_alg: token.includes('.') ? decodeHeader(token).alg : opaque,
-            proof_alg: wire.proof && decodeHeader(wire.proof).alg,
-            ...result,
-          }));
+          await report(id, token, (headers) => library.call(token, method, headers, body, DPoP));
         };
         await run('get', 'GET', key);
         await run('post', 'POST', key);
