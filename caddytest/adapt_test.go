@@ -13,7 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
 
-var update = flag.Bool("update", false, "write what is adapted into the files of testdata/adapt")
+var update = flag.Bool("update", false, "write what is adapted into testdata/adapt and the JSON twins of the examples")
 
 // adapt returns the JSON that a Caddyfile is adapted to, for people, or the error.
 func adapt(t *testing.T, text string) (string, bool) {
@@ -220,34 +220,4 @@ func decoded(t *testing.T, text string) *caddy.Config {
 		t.Fatal(err)
 	}
 	return config
-}
-
-// The examples are formatted, load, and have a JSON twin that says the same.
-func TestExamples(t *testing.T) {
-	text, err := os.ReadFile("../examples/Caddyfile")
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, ok := adapt(t, string(text))
-	if !ok {
-		t.Fatal(got)
-	}
-	twin, err := os.ReadFile("../examples/caddy.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var a, b bytes.Buffer
-	if err := json.Compact(&a, []byte(got)); err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Compact(&b, twin); err != nil {
-		t.Fatal(err)
-	}
-	// people write > as it is
-	if strings.ReplaceAll(a.String(), `\u003e`, ">") != strings.ReplaceAll(b.String(), `\u003e`, ">") {
-		t.Errorf("caddy.json is not what Caddyfile says: want\n%s", got)
-	}
-	if err := caddy.Validate(decoded(t, string(twin))); err != nil {
-		t.Error(err)
-	}
 }

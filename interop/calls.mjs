@@ -56,7 +56,7 @@ async function outcome(call) {
   }
 }
 
-const decodeHeader = (jws) => JSON.parse(Buffer.from(jws.split('.')[0], 'base64url'));
+export const decodeHeader = (jws) => JSON.parse(Buffer.from(jws.split('.')[0], 'base64url'));
 
 // report makes a call, which sends the case's name along, and prints what became
 // of it and what was sent.
