@@ -280,7 +280,7 @@ func (h *Handler) provisionReplay(ctx caddy.Context) error {
 		return fmt.Errorf("loading replay store: %T is no replay store", module)
 	}
 	h.store = provider.ReplayStore()
-	h.cleanup = append(h.cleanup, h.store.Retain(h.window.MaxAge+h.window.ClockSkew))
+	h.cleanup = append(h.cleanup, h.store.Retain(replay.Lifetimes{IssuedAt: h.window.MaxAge + h.window.ClockSkew}))
 	if _, off := h.store.(noStore); off {
 		h.logger.Warn("replay is off: within its lifetime a proof is accepted any number of times")
 	}

@@ -2,7 +2,6 @@ package caddydpop
 
 import (
 	"context"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -136,7 +135,7 @@ type noStore struct{}
 
 func (noStore) Record(context.Context, replay.Use) error { return nil }
 
-func (noStore) Retain(time.Duration) (release func()) { return func() {} }
+func (noStore) Retain(replay.Lifetimes) (release func()) { return func() {} }
 
 // App is the companion of the handlers of one configuration. It needs no
 // settings, and is there as soon as a handler is. What handlers must agree on

@@ -198,7 +198,7 @@ func (h *Handler) record(ctx context.Context, req *request, p *proof.Proof) *fai
 	}
 	// CheckTime has bounded iat to what a time can hold.
 	issuedAt := time.UnixMilli(int64(math.Floor(p.IssuedAt * 1000)))
-	err := h.store.Record(ctx, replay.Use{Key: key, IssuedAt: issuedAt})
+	err := h.store.Record(ctx, replay.Use{Key: key, IssuedAt: issuedAt, By: replay.ByIssuedAt})
 	if err != nil {
 		return notRecorded(err)
 	}

@@ -18,21 +18,16 @@ const DefaultMaxEntries = 10_000_000
 // proof like it could be accepted, never evicts one before, and refuses new
 // proofs once it is full.
 //
-// What it has let go of stays refused, also if a reload widens the time for
-// which proofs are accepted, or the clock is set back: a proof is judged only if
-// its iat is not below the horizon, all entries from the horizon on are held,
-// and the horizon never goes back. An entry below it is dead; its slot is free
-// without anybody having to clear it.
+// A slot whose time is over is free without anybody having to clear it, and what
+// was in it stays refused: see Retention.
 type Memory struct {
 	Retention
 
-	now     func() time.Time
-	start   atomic.Uint32 // the second in which the store began to record
-	horizon atomic.Uint32
-	newest  atomic.Uint32 // the highest iat on record
-	seed    maphash.Seed
-	census  census
-	shards  [shards]table
+	now    func() time.Time
+	start  atomic.Int64 // the millisecond in which the store began to record
+	seed   maphash.Seed
+	census census
+	shards [shards]table
 }
 
 const (
@@ -46,7 +41,7 @@ func NewMemory(maxEntries int) *Memory { return newMemory(maxEntries, time.Now) 
 
 func newMemory(maxEntries int, now func() time.Time) *Memory {
 	m := &Memory{now: now, seed: maphash.MakeSeed()}
-	m.start.Store(math.MaxUint32)
+	m.start.Store(math.MaxInt64)
 	m.census = census{max: maxEntries, perSecond: make(map[uint32]int)}
 	return m
 }
@@ -54,23 +49,15 @@ func newMemory(maxEntries int, now func() time.Time) *Memory {
 // Begin begins to record, unless the store has begun before. It knows nothing
 // of proofs that were made up to now: see ErrBeforeStart.
 func (m *Memory) Begin() {
-	start := second(m.now())
-	if m.start.CompareAndSwap(math.MaxUint32, start) {
-		raise(&m.newest, start)
-		raise(&m.horizon, start+1)
+	now := m.now()
+	if m.start.CompareAndSwap(math.MaxInt64, now.UnixMilli()) {
+		m.begin(now)
 	}
-}
-
-// second returns the second that a time lies in, as slots hold it. Zero stands
-// for an empty slot.
-func second(t time.Time) uint32 {
-	return uint32(min(max(t.Unix(), 1), math.MaxUint32-2))
 }
 
 // Record implements Store.
 func (m *Memory) Record(_ context.Context, use Use) error {
-	iat := second(use.IssuedAt)
-	if iat <= m.start.Load() {
+	if m.beforeStart(use) {
 		return ErrBeforeStart
 	}
 	key := entryKey{binary.LittleEndian.Uint64(use.Key[:]), binary.LittleEndian.Uint64(use.Key[8:])}
@@ -78,43 +65,33 @@ func (m *Memory) Record(_ context.Context, use Use) error {
 	shard := &m.shards[position>>(64-shardBits)]
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	// The horizon is read under the lock: a slot freed by a later horizon than
-	// the one that lets this proof be judged could have held its record.
-	horizon := m.advance()
-	if iat < horizon {
-		return ErrForgotten
+	// It is admitted under the lock: a slot freed by a later horizon than the one
+	// that lets this proof be judged could have held its record.
+	admission, err := m.Admit(use, m.now())
+	if err != nil {
+		return err
 	}
 	position <<= shardBits // what is left of it is the table's
-	if shard.holds(key, position, horizon) {
+	if shard.holds(key, position, admission.Horizon) {
 		return ErrReplayed
 	}
-	if !m.census.add(iat, horizon) {
+	if !m.census.add(admission) {
 		return ErrFull
 	}
-	raise(&m.newest, iat)
-	shard.insert(key, position, iat, horizon, m.seed)
+	shard.insert(key, position, admission, m.seed)
 	return nil
 }
 
-// advance moves the horizon to what the clock and the longest lifetime say, but
-// not past the newest entry: beyond it nothing was let go of, and a clock that
-// runs ahead for a moment must not shut out what comes after.
-func (m *Memory) advance() uint32 {
-	horizon := second(m.now().Add(-m.Longest()))
-	return raise(&m.horizon, min(horizon, m.newest.Load()+1))
-}
-
-// raise sets v to at least value, and returns what it is then.
-func raise(v *atomic.Uint32, value uint32) uint32 {
-	for {
-		old := v.Load()
-		if old >= value {
-			return old
-		}
-		if v.CompareAndSwap(old, value) {
-			return value
-		}
+// beforeStart reports whether the proof may have been accepted before the store
+// began to record. By its iat it may within the second of the start, which
+// clients seldom tell more exactly. A nonce shows it to the millisecond: who has
+// one of before may have used it, and a new one is to be had at once.
+func (m *Memory) beforeStart(use Use) bool {
+	start := m.start.Load()
+	if !use.Nonce.IsZero() && use.Nonce.UnixMilli() <= start {
+		return true
 	}
+	return use.By&ByNonce == 0 && use.IssuedAt.Unix() <= start/1000 || start == math.MaxInt64
 }
 
 // Limit sets the bound until release is called: the last one set, of those that
@@ -138,14 +115,14 @@ func (m *Memory) Limit(maxEntries int) (release func()) {
 
 // Entries returns how many live entries there are, and how many there may be.
 func (m *Memory) Entries() (live, limit int) {
-	horizon := m.advance()
+	horizon := m.advance(m.now())
 	m.census.mu.Lock()
 	defer m.census.mu.Unlock()
 	m.census.expire(horizon)
 	return m.census.live, m.census.max
 }
 
-// census counts the live entries, by the second of their iat, so that the count
+// census counts the live entries, by the second of their end, so that the count
 // is exact at any time although nobody visits the dead ones.
 type census struct {
 	mu        sync.Mutex
@@ -157,16 +134,16 @@ type census struct {
 }
 
 // add counts an entry, unless there are as many as there may be.
-func (c *census) add(iat, horizon uint32) bool {
+func (c *census) add(a Admission) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.expire(horizon)
+	c.expire(a.Horizon)
 	if c.live >= c.max {
 		return false
 	}
 	// Another call may have moved on meanwhile: such an entry is born dead.
-	if iat >= c.from {
-		c.perSecond[iat]++
+	if a.Until >= c.from {
+		c.perSecond[a.Until]++
 		c.live++
 	}
 	return true

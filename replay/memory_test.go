@@ -28,13 +28,13 @@ func newTestMemory(t testing.TB, maxEntries int) (*Memory, *clock) {
 	c.unix.Store(epoch)
 	m := newMemory(maxEntries, c.now)
 	m.Begin()
-	m.Retain(70 * time.Second)
+	m.Retain(Lifetimes{IssuedAt: 70 * time.Second})
 	c.advance(time.Second)
 	return m, c
 }
 
 func use(n int, iat int64) Use {
-	return Use{Key: KeyOf("thumbprint", fmt.Sprint(n)), IssuedAt: time.Unix(iat, 0)}
+	return Use{Key: KeyOf("thumbprint", fmt.Sprint(n)), IssuedAt: time.Unix(iat, 0), By: ByIssuedAt}
 }
 
 func record(t testing.TB, m *Memory, u Use, want error) {
@@ -102,15 +102,18 @@ func TestMemoryWiderWindowRevivesNothing(t *testing.T) {
 	u := use(1, iat)
 	record(t, m, u, nil)
 
-	narrow := m.Retain(10 * time.Second) // beside the one of 70 s
+	narrow := m.Retain(Lifetimes{IssuedAt: 10 * time.Second}) // beside the one of 70 s
 	c.advance(30 * time.Second)
 	record(t, m, u, ErrReplayed)
 	narrow()
 
-	// An entry that is held goes on being held when the window widens.
-	m.Retain(300 * time.Second)
-	c.advance(200 * time.Second)
+	// An entry is not held for longer when the window widens, but its proof stays refused.
+	m.Retain(Lifetimes{IssuedAt: 300 * time.Second})
+	c.advance(40 * time.Second)
 	record(t, m, u, ErrReplayed)
+	c.advance(time.Second)
+	record(t, m, use(2, c.now().Unix()), nil)
+	record(t, m, u, ErrForgotten)
 
 	// One that was let go stays refused.
 	m, c = newTestMemory(t, 10)
@@ -119,7 +122,7 @@ func TestMemoryWiderWindowRevivesNothing(t *testing.T) {
 	record(t, m, u, nil)
 	c.advance(100 * time.Second)
 	record(t, m, use(2, c.now().Unix()), nil) // the store moves on
-	m.Retain(300 * time.Second)
+	m.Retain(Lifetimes{IssuedAt: 300 * time.Second})
 	record(t, m, u, ErrForgotten)
 	record(t, m, use(3, u.IssuedAt.Unix()), ErrForgotten)
 	record(t, m, use(4, c.now().Unix()), nil)
@@ -130,8 +133,8 @@ func TestMemoryNarrowerWindow(t *testing.T) {
 	c.unix.Store(epoch)
 	m := newMemory(10, c.now)
 	m.Begin()
-	releaseWide := m.Retain(300 * time.Second)
-	m.Retain(10 * time.Second)
+	releaseWide := m.Retain(Lifetimes{IssuedAt: 300 * time.Second})
+	m.Retain(Lifetimes{IssuedAt: 10 * time.Second})
 	c.advance(time.Second)
 	u := use(1, epoch+1)
 	record(t, m, u, nil)
@@ -139,7 +142,7 @@ func TestMemoryNarrowerWindow(t *testing.T) {
 	record(t, m, u, ErrReplayed)
 	releaseWide()
 	record(t, m, u, ErrForgotten)
-	m.Retain(300 * time.Second)
+	m.Retain(Lifetimes{IssuedAt: 300 * time.Second})
 	record(t, m, u, ErrForgotten)
 }
 
@@ -313,7 +316,7 @@ func randomUse(n uint64, iat time.Time) Use {
 	var u Use
 	binary.LittleEndian.PutUint64(u.Key[:], n*0x9E3779B97F4A7C15)
 	binary.LittleEndian.PutUint64(u.Key[8:], n)
-	u.IssuedAt = iat
+	u.IssuedAt, u.By = iat, ByIssuedAt
 	return u
 }
 

@@ -7,8 +7,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -23,17 +21,38 @@ type Store interface {
 	// cannot tell, and the proof is not accepted either.
 	Record(ctx context.Context, use Use) error
 
-	// Retain tells the store for how long after its iat a handler may accept a
-	// proof, until release is called. What a store keeps, it keeps for the longest
-	// time that is retained.
-	Retain(lifetime time.Duration) (release func())
+	// Retain tells the store for how long a handler may accept a proof, until
+	// release is called. What a store keeps, it keeps for the longest time that is
+	// retained.
+	Retain(lifetimes Lifetimes) (release func())
 }
 
 // Use is one use of a proof.
 type Use struct {
-	Key      Key
-	IssuedAt time.Time // iat
+	Key Key
+	// IssuedAt is the proof's iat. Zero: no handler will ever accept it by that.
+	IssuedAt time.Time
+	// Nonce is when the nonce in the proof was issued, also if it is no longer good.
+	// Zero: none, or none of ours.
+	Nonce time.Time
+	// By is what shows that the proof is fresh.
+	By Freshness
 }
+
+// Freshness is what shows that a proof was made of late. It may be both.
+type Freshness uint8
+
+// What a handler may accept a proof by (RFC 9449 §4.3, check 11).
+const (
+	ByIssuedAt Freshness = 1 << iota // its iat is now
+	ByNonce                          // its nonce was issued of late
+)
+
+// FarAhead bounds how long a record must be kept because a handler that goes by
+// nonces accepted a proof whose iat lies ahead, at which another could accept it
+// again. Handlers accept a proof of an iat further ahead of its nonce by its
+// nonce alone.
+const FarAhead = time.Hour
 
 // Key identifies a proof among all proofs of all clients. It is a hash, so that
 // nothing a client sends reaches a store as it is.
@@ -53,52 +72,9 @@ var (
 	ErrReplayed = errors.New("the proof was used before")
 	// ErrForgotten: the proof may have been accepted before, and its record let go.
 	ErrForgotten = errors.New("the proof is older than what the store still knows")
-	// ErrBeforeStart: the proof was made before the store began to record.
+	// ErrBeforeStart: the proof, or the nonce in it, was made before the store began
+	// to record.
 	ErrBeforeStart = errors.New("the proof was made before the store began to record")
 	// ErrFull: the store holds as many live entries as it may.
 	ErrFull = errors.New("the store is full")
 )
-
-// Retention is the lifetimes that handlers retain. The zero value is ready for
-// use; stores embed it for their Retain.
-type Retention struct {
-	mu      sync.Mutex
-	holders map[*time.Duration]struct{}
-	longest atomic.Int64
-}
-
-// Retain is the method of Store.
-func (r *Retention) Retain(lifetime time.Duration) (release func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.holders == nil {
-		r.holders = make(map[*time.Duration]struct{})
-	}
-	holder := &lifetime
-	r.holders[holder] = struct{}{}
-	r.measure()
-	return func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		delete(r.holders, holder)
-		r.measure()
-	}
-}
-
-// measure finds the longest lifetime. When the last holder goes, the time that
-// was retained stays as it is: nobody asked for less.
-func (r *Retention) measure() {
-	if len(r.holders) == 0 {
-		return
-	}
-	var longest time.Duration
-	for holder := range r.holders {
-		longest = max(longest, *holder)
-	}
-	r.longest.Store(int64(longest))
-}
-
-// Longest returns the longest lifetime that is retained.
-func (r *Retention) Longest() time.Duration {
-	return time.Duration(r.longest.Load())
-}

@@ -25,10 +25,10 @@ const (
 )
 
 // page holds the entries whose positions begin with the same bits. A slot whose
-// iat is below the horizon is free: its entry is dead, or there never was one.
+// end is below the horizon is free: its entry is dead, or there never was one.
 type page struct {
 	keys  [pageSlots]entryKey
-	iats  [pageSlots]uint32
+	ends  [pageSlots]uint32
 	depth uint32 // how many bits
 }
 
@@ -62,7 +62,7 @@ func (t *table) holds(key entryKey, position uint64, horizon uint32) bool {
 	}
 	p, _ := t.lookup(position)
 	for i := range p.keys {
-		if p.keys[i] == key && p.iats[i] >= horizon {
+		if p.keys[i] == key && p.ends[i] >= horizon {
 			return true
 		}
 	}
@@ -70,15 +70,15 @@ func (t *table) holds(key entryKey, position uint64, horizon uint32) bool {
 }
 
 // insert adds an entry that the table does not hold.
-func (t *table) insert(key entryKey, position uint64, iat, horizon uint32, seed maphash.Seed) {
+func (t *table) insert(key entryKey, position uint64, a Admission, seed maphash.Seed) {
 	if t.directory == nil {
 		t.directory = []uint32{t.newPage(0)}
 	}
 	for {
 		p, index := t.lookup(position)
-		for i := range p.iats {
-			if p.iats[i] < horizon {
-				p.keys[i], p.iats[i] = key, iat
+		for i := range p.ends {
+			if p.ends[i] < a.Horizon {
+				p.keys[i], p.ends[i] = key, a.Until
 				return
 			}
 		}
@@ -100,8 +100,8 @@ func (t *table) split(p *page, index int, seed maphash.Seed) {
 	next := 0
 	for i := range p.keys {
 		if (p.keys[i].position(seed)<<shardBits)&bit != 0 {
-			sibling.keys[next], sibling.iats[next] = p.keys[i], p.iats[i]
-			p.iats[i] = 0
+			sibling.keys[next], sibling.ends[next] = p.keys[i], p.ends[i]
+			p.ends[i] = 0
 			next++
 		}
 	}
