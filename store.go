@@ -63,11 +63,11 @@ func (m *MemoryReplay) Provision(ctx caddy.Context) error {
 		return wrong("replay.max_entries", "%d is negative", m.MaxEntries)
 	}
 	m.MaxEntries = orDefault(m.MaxEntries, replay.DefaultMaxEntries)
-	companion, err := ctx.App("dpop")
+	companion, err := companionOf(ctx)
 	if err != nil {
 		return err
 	}
-	if err := companion.(*App).agree(m); err != nil {
+	if err := companion.agree(m); err != nil {
 		return err
 	}
 	shared, _, err := memoryPool.LoadOrNew(memoryKey, func() (caddy.Destructor, error) {
@@ -137,61 +137,8 @@ func (noStore) Record(context.Context, replay.Use) error { return nil }
 
 func (noStore) Retain(replay.Lifetimes) (release func()) { return func() {} }
 
-// App is the companion of the handlers of one configuration. It needs no
-// settings, and is there as soon as a handler is. What handlers must agree on
-// it holds, and what opens or changes anything happens in its Start: never when
-// a configuration is only validated, or fails to load.
-type App struct {
-	memory  *MemoryReplay // nil: no handler uses the memory store
-	release func()        // of the memory store's bound
-}
-
-func init() {
-	caddy.RegisterModule(App{})
-}
-
-// CaddyModule returns the Caddy module information.
-func (App) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{
-		ID:  "dpop",
-		New: func() caddy.Module { return new(App) },
-	}
-}
-
-// agree checks that all handlers set the one memory store up alike.
-func (a *App) agree(m *MemoryReplay) error {
-	if a.memory == nil {
-		a.memory = m
-	}
-	if a.memory.MaxEntries != m.MaxEntries {
-		return wrong("replay.max_entries", "%d here and %d in another handler, but all handlers of a process share one memory store",
-			m.MaxEntries, a.memory.MaxEntries)
-	}
-	return nil
-}
-
-// Start lets the memory store begin to record, by the settings that now count.
-func (a *App) Start() error {
-	if a.memory != nil {
-		a.release = a.memory.memory.Limit(a.memory.MaxEntries)
-		a.memory.memory.Begin()
-	}
-	return nil
-}
-
-// Stop takes the settings back: those of the configuration that follows count,
-// or of the one before if this one failed to load. The store lives on while any
-// handler uses it.
-func (a *App) Stop() error {
-	if a.release != nil {
-		a.release()
-	}
-	return nil
-}
-
 // Interface guards
 var (
-	_ caddy.App             = (*App)(nil)
 	_ caddy.Provisioner     = (*MemoryReplay)(nil)
 	_ caddy.CleanerUpper    = (*MemoryReplay)(nil)
 	_ caddyfile.Unmarshaler = (*MemoryReplay)(nil)

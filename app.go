@@ -1,0 +1,86 @@
+package caddydpop
+
+import (
+	"github.com/caddyserver/caddy/v2"
+)
+
+func init() {
+	caddy.RegisterModule(App{})
+}
+
+// App is the companion of the handlers of one configuration. It needs no
+// settings, and is there as soon as a handler is. What handlers must agree on
+// it holds, and what opens or changes anything happens in its Start: never when
+// a configuration is only validated, or fails to load.
+type App struct {
+	memory *MemoryReplay // nil: no handler uses the memory store
+	starts []func() (stop func(), err error)
+	stops  []func()
+}
+
+// CaddyModule returns the Caddy module information.
+func (App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "dpop",
+		New: func() caddy.Module { return new(App) },
+	}
+}
+
+// companionOf returns the companion of the configuration that is being
+// provisioned.
+func companionOf(ctx caddy.Context) (*App, error) {
+	companion, err := ctx.App("dpop")
+	if err != nil {
+		return nil, err
+	}
+	return companion.(*App), nil
+}
+
+// atStart has something done when the configuration starts, and stop when it
+// stops: after the one that follows has started, or if this one failed to.
+func (a *App) atStart(start func() (stop func(), err error)) {
+	a.starts = append(a.starts, start)
+}
+
+// agree checks that all handlers set the one memory store up alike, which then
+// begins to record by those settings when the configuration starts.
+func (a *App) agree(m *MemoryReplay) error {
+	if a.memory == nil {
+		a.memory = m
+		a.atStart(func() (func(), error) {
+			release := m.memory.Limit(m.MaxEntries)
+			m.memory.Begin()
+			return release, nil
+		})
+	}
+	if a.memory.MaxEntries != m.MaxEntries {
+		return wrong("replay.max_entries", "%d here and %d in another handler, but all handlers of a process share one memory store",
+			m.MaxEntries, a.memory.MaxEntries)
+	}
+	return nil
+}
+
+// Start implements caddy.App. If one thing fails, those before it are stopped.
+func (a *App) Start() error {
+	for _, start := range a.starts {
+		stop, err := start()
+		if err != nil {
+			_ = a.Stop() // Caddy stops the apps that have started alone
+			return err
+		}
+		a.stops = append(a.stops, stop)
+	}
+	return nil
+}
+
+// Stop implements caddy.App.
+func (a *App) Stop() error {
+	for _, stop := range a.stops {
+		stop()
+	}
+	a.stops = nil
+	return nil
+}
+
+// Interface guards
+var _ caddy.App = (*App)(nil)
