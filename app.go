@@ -5,7 +5,7 @@ import (
 )
 
 func init() {
-	caddy.RegisterModule(App{})
+	caddy.RegisterModule(new(App))
 }
 
 // App is the companion of the handlers of one configuration. It needs no
@@ -13,13 +13,15 @@ func init() {
 // it holds, and what opens or changes anything happens in its Start: never when
 // a configuration is only validated, or fails to load.
 type App struct {
-	memory *MemoryReplay // nil: no handler uses the memory store
+	memory    *MemoryReplay // nil: no handler uses the memory store
+	nonceKeys nonceKeys
+
 	starts []func() (stop func(), err error)
 	stops  []func()
 }
 
 // CaddyModule returns the Caddy module information.
-func (App) CaddyModule() caddy.ModuleInfo {
+func (*App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
 		ID:  "dpop",
 		New: func() caddy.Module { return new(App) },

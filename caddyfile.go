@@ -83,7 +83,12 @@ func parseCaddyfile(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	        algorithms <alg...>
 //	        max_age    <duration>
 //	    }
-//	    replay memory|off {
+//	    nonce off|on_skew|required {
+//	        lifetime <duration>
+//	        secret   <secret...>
+//	        per_process
+//	    }
+//	    replay memory|redis|off {
 //	        max_entries <n>
 //	    }
 //	    public_url     <base-url...>
@@ -124,6 +129,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"audience":       func() error { return b.list(&h.Audiences) },
 		"clock_skew":     func() error { return b.duration(&h.ClockSkew) },
 		"proof":          func() error { return h.Proof.unmarshal(b) },
+		"nonce":          func() error { return h.Nonce.unmarshal(b) },
 		"replay":         func() error { return h.unmarshalReplay(b) },
 		"public_url":     func() error { return b.list(&h.PublicURLs) },
 		"forwarded_host": func() error { return b.flag(&h.ForwardedHost) },
@@ -208,6 +214,23 @@ func (p *Proof) unmarshal(b *block) error {
 	return inner.each(map[string]func() error{
 		"algorithms": func() error { return inner.list(&p.Algorithms) },
 		"max_age":    func() error { return inner.duration(&p.MaxAge) },
+	})
+}
+
+func (n *Nonce) unmarshal(b *block) error {
+	inner := b.within("nonce")
+	if !b.d.NextArg() {
+		return b.argErr()
+	}
+	n.Mode = NonceMode(b.d.Val())
+	inner.note("mode")
+	if err := inner.noArguments(); err != nil {
+		return err
+	}
+	return inner.each(map[string]func() error{
+		"lifetime":    func() error { return inner.duration(&n.Lifetime) },
+		"secret":      func() error { return inner.list(&n.Secrets) },
+		"per_process": func() error { return inner.flag(&n.PerProcess) },
 	})
 }
 
@@ -312,6 +335,7 @@ var jsonNames = map[string]string{
 	"require_acr":   "required_acr",
 	"require_claim": "required_claims",
 	"require_scope": "required_scopes",
+	"secret":        "secrets",
 }
 
 // each reads the block's settings. Unknown ones are errors, and so are repeated
@@ -442,7 +466,10 @@ func (b *block) locate(err error) error {
 		token, ok = b.lines[path]
 	}
 	// These are arguments of what contains them.
-	name := strings.TrimSuffix(strings.TrimSuffix(wrong.path, ".url"), ".identifier")
+	name := wrong.path
+	for _, argument := range []string{".url", ".identifier", ".mode"} {
+		name = strings.TrimSuffix(name, argument)
+	}
 	name = name[strings.LastIndexByte(name, '.')+1:]
 	name, _, _ = strings.Cut(name, "[")
 	for caddyfileName, jsonName := range jsonNames {

@@ -16,7 +16,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if done, err := h.servePublished(w, req); done {
 		return err
 	}
-	req.verdict = verdict{handler: h.name}
+	req.verdict, req.renew = verdict{handler: h.name}, false
 	// Whatever becomes of the request, error routes and report mode included, what
 	// an upstream takes for claims of the token must not come from the client, and
 	// no tunnel may open behind which nobody would look.
@@ -29,13 +29,23 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		h.conclude(r, req, accepted, nil)
 		req.user = granted
 		h.rewrite(r.Header, req, granted)
+		if req.renew {
+			req.nonce = h.nonces.issue(h.now())
+		}
 		tw := &translator{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, challenger: &h.challenger, req: req}
 		err := next.ServeHTTP(tw, r)
 		tw.finish() // error routes may send what the upstream has set
 		return err
 	case h.mode == ModeReport:
 		h.conclude(r, req, reported, f)
-		return next.ServeHTTP(w, r)
+		if !f.WantsNonce() {
+			return next.ServeHTTP(w, r)
+		}
+		req.nonce = h.nonces.issue(h.now())
+		tw := &translator{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, req: req}
+		err := next.ServeHTTP(tw, r)
+		tw.finish()
+		return err
 	default:
 		h.conclude(r, req, refused, f)
 		req.restore(r.Header)
@@ -50,6 +60,10 @@ func (h *Handler) refuse(w http.ResponseWriter, req *request, f *failure.Failure
 	header.Set("Cache-Control", "no-store")
 	header.Del("Retry-After")
 	header.Del("WWW-Authenticate")
+	header.Del("DPoP-Nonce")
+	if f.WantsNonce() {
+		header.Set("DPoP-Nonce", h.nonces.issue(h.now()))
+	}
 	for _, challenge := range h.challenger.Challenges(f, req.verdict.scheme) {
 		header.Add("WWW-Authenticate", challenge)
 	}

@@ -73,6 +73,9 @@ type Handler struct {
 	// What proofs are accepted.
 	Proof Proof `json:"proof,omitzero"`
 
+	// Whether proofs must hold a nonce of this server.
+	Nonce Nonce `json:"nonce,omitzero"`
+
 	// Where accepted proofs are recorded, so that each is accepted once. Default:
 	// `{"store": "memory"}`.
 	ReplayRaw json.RawMessage `json:"replay,omitempty" caddy:"namespace=dpop.replay inline_key=store"`
@@ -131,6 +134,7 @@ type Handler struct {
 	algorithms   jose.Algorithms    // of proofs
 	window       proof.Window
 	bases        []proof.URI // public URLs, their paths without a last slash
+	nonces       nonces
 	store        replay.Store
 	demands      token.Demands
 	upstream     UpstreamToken
@@ -262,11 +266,14 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			h.introspecting = iss
 		}
 	}
+	if err := h.provisionNonces(ctx, &settings.Nonce); err != nil {
+		return err
+	}
 	return h.provisionReplay(ctx)
 }
 
-// provisionReplay loads the replay store, and tells it for how long after its
-// iat this handler may accept a proof.
+// provisionReplay loads the replay store, and tells it for how long this handler
+// may accept a proof.
 func (h *Handler) provisionReplay(ctx caddy.Context) error {
 	if h.ReplayRaw == nil {
 		h.ReplayRaw = json.RawMessage(`{"store": "memory"}`)
@@ -280,8 +287,8 @@ func (h *Handler) provisionReplay(ctx caddy.Context) error {
 		return fmt.Errorf("loading replay store: %T is no replay store", module)
 	}
 	h.store = provider.ReplayStore()
-	h.cleanup = append(h.cleanup, h.store.Retain(replay.Lifetimes{IssuedAt: h.window.MaxAge + h.window.ClockSkew}))
-	if _, off := h.store.(noStore); off {
+	h.cleanup = append(h.cleanup, h.store.Retain(h.lifetimes()))
+	if _, off := h.store.(noStore); off && h.nonces.mode != NonceRequired {
 		h.logger.Warn("replay is off: within its lifetime a proof is accepted any number of times")
 	}
 	return nil

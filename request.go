@@ -32,6 +32,8 @@ type request struct {
 
 	records []record // made in stores on behalf of this request
 	verdict verdict
+	renew   bool   // whether the client's nonce is in the second half of its life
+	nonce   string // for the client, with the answer; empty: none
 
 	// What the last handler that accepted the request made of it.
 	user         *access // nil: none has

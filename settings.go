@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
 	"golang.org/x/net/http/httpguts"
@@ -100,7 +101,8 @@ func resolveValue(v reflect.Value, path string, repl *caddy.Replacer) error {
 
 // isSecret reports whether a setting holds a secret, by its path.
 func isSecret(path string) bool {
-	return strings.HasSuffix(path, ".client_secret") || strings.HasSuffix(path, ".bearer_token")
+	return strings.HasSuffix(path, ".client_secret") || strings.HasSuffix(path, ".bearer_token") ||
+		strings.HasPrefix(path, "nonce.secrets") || path == "password" || path == "username"
 }
 
 // checker finds wrong and contradictory settings. It looks at the settings
@@ -130,6 +132,9 @@ func (c checker) handler(h *Handler) error {
 	if _, err := c.algorithms(h.Proof.Algorithms, nil); err != nil {
 		return &settingError{"proof.algorithms", err}
 	}
+	if err := c.nonce(h); err != nil {
+		return err
+	}
 	if err := checkAudiences(h.Audiences); err != nil {
 		return err
 	}
@@ -149,6 +154,36 @@ func (c checker) handler(h *Handler) error {
 		return err
 	}
 	return c.claimHeaders(h.ClaimHeaders)
+}
+
+// nonce checks that nonces are authentic by one kind of key, and that the
+// upstream's do not stand in their way.
+func (c checker) nonce(h *Handler) error {
+	n := &h.Nonce
+	if c.pending(string(n.Mode)) {
+		return nil
+	}
+	if !slices.Contains([]NonceMode{"", NonceOff, NonceOnSkew, NonceRequired}, n.Mode) {
+		return wrong("nonce.mode", "unknown mode %q: it is off, on_skew or required", n.Mode)
+	}
+	if n.mode() != NonceOff && h.UpstreamToken == UpstreamDPoP {
+		return wrong("nonce.mode", "contradicts upstream_token dpop, with which nonces are the upstream's")
+	}
+	if err := checkDuration("nonce.lifetime", n.lifetime(), time.Second); err != nil {
+		return err
+	}
+	if n.PerProcess && len(n.Secrets) > 0 {
+		return wrong("nonce.per_process", "contradicts secret, which other processes may have")
+	}
+	for i, secret := range n.Secrets {
+		if !c.pending(secret) && utf8.RuneCountInString(secret) < leastNonceSecret {
+			return wrong("nonce.secrets", "a secret has fewer than %d characters", leastNonceSecret)
+		}
+		if slices.Contains(n.Secrets[:i], secret) {
+			return wrong("nonce.secrets", "a secret is repeated")
+		}
+	}
+	return nil
 }
 
 // resource checks what is published. Its identifier must be https, but for

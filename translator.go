@@ -14,26 +14,34 @@ import (
 // translator makes an upstream's answer fit the client. The upstream believes
 // that it spoke with the holder of a Bearer token: its Bearer challenge becomes
 // a DPoP challenge for a client that used DPoP (RFC 9449 §7.1), and a DPoP-Nonce
-// of its own, which no one here would accept, is dropped.
+// of its own, which no one here would accept, gives way to the handler's.
 type translator struct {
 	caddyhttp.ResponseWriterWrapper
-	challenger *failure.Challenger
+	challenger *failure.Challenger // nil: challenges are left alone
 	req        *request
 	wrote      bool
-	challenges []string // as they were sent
+	sent       [2][]string // what was sent of the answers
 }
 
-// translate changes the headers before they are sent. An upstream that gets the
-// client's own credentials, from this handler or one after it, speaks for itself.
+// answers are the headers that are translated.
+var answers = [2]string{"Dpop-Nonce", "Www-Authenticate"}
+
+// translate changes the headers before they are sent. Left alone are those of a
+// nested handler that has refused the request, and those of an upstream that
+// gets the client's own credentials: both speak for themselves.
 func (t *translator) translate() {
-	if t.wrote || t.req.upstream == UpstreamDPoP {
+	if t.wrote || t.req.verdict.outcome == refused || t.req.upstream == UpstreamDPoP {
 		return
 	}
 	header := t.Header()
 	delete(header, "Dpop-Nonce")
-	filter(header, "Trailer", isNoAnswer)
+	if t.req.nonce != "" {
+		header["Dpop-Nonce"] = []string{t.req.nonce}
+		header["Cache-Control"] = []string{"no-store"} // RFC 9449 §8.2
+	}
+	filter(header, "Trailer", t.isNoAnswer)
 	values, ok := header["Www-Authenticate"]
-	if !ok || t.req.verdict.scheme != failure.DPoP {
+	if !ok || t.challenger == nil || t.req.verdict.scheme != failure.DPoP {
 		return
 	}
 	if values, ok = t.challenger.FromBearer(values); ok {
@@ -43,8 +51,8 @@ func (t *translator) translate() {
 
 // isNoAnswer reports whether a trailer is not one of the headers that are
 // translated, and so may follow as it is.
-func isNoAnswer(name string) bool {
-	return !strings.EqualFold(name, "DPoP-Nonce") && !strings.EqualFold(name, "WWW-Authenticate")
+func (t *translator) isNoAnswer(name string) bool {
+	return !strings.EqualFold(name, "DPoP-Nonce") && (t.challenger == nil || !strings.EqualFold(name, "WWW-Authenticate"))
 }
 
 // finish is for what the upstream has set after the body: trailers, or before an
@@ -55,15 +63,18 @@ func (t *translator) finish() {
 		return
 	}
 	header := t.Header()
-	for _, name := range []string{"Dpop-Nonce", "Www-Authenticate"} {
+	for i, name := range answers {
+		if t.isNoAnswer(name) {
+			continue
+		}
 		delete(header, http.TrailerPrefix+name)
-		if t.wrote {
+		// A writer outside this one may hold the headers back until now.
+		switch {
+		case t.wrote && t.sent[i] != nil:
+			header[name] = t.sent[i]
+		case t.wrote:
 			delete(header, name)
 		}
-	}
-	// A writer outside this one may hold the headers back until now.
-	if t.wrote && len(t.challenges) > 0 {
-		header["Www-Authenticate"] = t.challenges
 	}
 }
 
@@ -72,7 +83,7 @@ func (t *translator) finish() {
 func (t *translator) WriteHeader(status int) {
 	t.translate()
 	if status >= 200 || status == http.StatusSwitchingProtocols {
-		t.sent()
+		t.note()
 	}
 	t.ResponseWriter.WriteHeader(status)
 }
@@ -99,14 +110,17 @@ func (t *translator) FlushError() error {
 // begin is before the first byte of a body, which sends the headers.
 func (t *translator) begin() {
 	t.translate()
-	t.sent()
+	t.note()
 }
 
-// sent notes that the headers are as they are to be.
-func (t *translator) sent() {
-	if !t.wrote {
-		t.wrote = true
-		t.challenges = slices.Clone(t.Header()["Www-Authenticate"])
+// note notes that the headers are as they are to be.
+func (t *translator) note() {
+	if t.wrote {
+		return
+	}
+	t.wrote = true
+	for i, name := range answers {
+		t.sent[i] = slices.Clone(t.Header()[name])
 	}
 }
 

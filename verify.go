@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"time"
 
 	"github.com/caddy-dpop/caddy-dpop/internal/authserver"
 	"github.com/caddy-dpop/caddy-dpop/internal/bounded"
@@ -51,8 +50,9 @@ func (h *Handler) verify(ctx context.Context, req *request) (*access, *failure.F
 	if f := h.window.CheckValidity(p, now); f != nil {
 		return nil, f
 	}
-	// 6. The proof is of now (check 11). Nonces (check 10) have their place here.
-	if f := h.window.CheckTime(p, now); f != nil {
+	// 6. The proof is of now (checks 10 and 11).
+	use, f := h.checkFresh(req, p, now)
+	if f != nil {
 		return nil, f
 	}
 	// 7. The token is good, and for this resource (RFC 9068 §4).
@@ -65,7 +65,7 @@ func (h *Handler) verify(ctx context.Context, req *request) (*access, *failure.F
 		return nil, f
 	}
 	// 9. The proof was not used before (RFC 9449 §11.1).
-	if f := h.record(ctx, req, p); f != nil {
+	if f := h.record(ctx, req, use); f != nil {
 		return nil, f
 	}
 	// 10. The token allows what is asked for here (RFC 6750 §3.1, RFC 9470 §3).
@@ -189,26 +189,25 @@ func unavailable(reason failure.Reason, description string, err error) *failure.
 
 // record spends the proof, unless this very request has spent it already, when
 // it met another handler with the same store.
-func (h *Handler) record(ctx context.Context, req *request, p *proof.Proof) *failure.Failure {
-	key := replay.KeyOf(p.Thumbprint, p.ID)
+func (h *Handler) record(ctx context.Context, req *request, use replay.Use) *failure.Failure {
 	for _, r := range req.records {
-		if r.store == h.store && r.key == key {
+		if r.store == h.store && r.key == use.Key {
 			return nil
 		}
 	}
-	// CheckTime has bounded iat to what a time can hold.
-	issuedAt := time.UnixMilli(int64(math.Floor(p.IssuedAt * 1000)))
-	err := h.store.Record(ctx, replay.Use{Key: key, IssuedAt: issuedAt, By: replay.ByIssuedAt})
-	if err != nil {
-		return notRecorded(err)
+	if err := h.store.Record(ctx, use); err != nil {
+		return h.notRecorded(err, use)
 	}
-	req.records = append(req.records, record{h.store, key})
+	req.records = append(req.records, record{h.store, use.Key})
 	return nil
 }
 
 // notRecorded is the failure for a proof that a store does not accept.
-func notRecorded(err error) *failure.Failure {
+func (h *Handler) notRecorded(err error, use replay.Use) *failure.Failure {
+	unknown := errors.Is(err, replay.ErrForgotten) || errors.Is(err, replay.ErrBeforeStart)
 	switch {
+	case unknown && !use.Nonce.IsZero():
+		return expiredNonce() // a new one is to be had at once
 	case errors.Is(err, replay.ErrReplayed):
 		return failure.New(failure.ProofReplayed, "the DPoP proof was used before")
 	case errors.Is(err, replay.ErrForgotten):

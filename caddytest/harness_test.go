@@ -40,6 +40,7 @@ var (
 	clientKey        *jose.PrivateKey
 	adminAddress     string
 	keeperPort       string
+	storage          string // Caddy's
 )
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -60,6 +61,11 @@ func run(m *testing.M) int {
 		log.Print(err)
 		return 1
 	}
+	if storage, err = os.MkdirTemp("", "caddytest"); err != nil {
+		log.Print(err)
+		return 1
+	}
+	defer os.RemoveAll(storage)
 	adminAddress, keeperPort = "127.0.0.1:"+freePort(), freePort()
 	defer func() { _ = caddy.Stop() }()
 	return m.Run()
@@ -166,6 +172,7 @@ func (g *gateway) config(t *testing.T, s setup) []byte {
 	admin ` + adminAddress + `
 	persist_config off
 	auto_https off
+	storage file_system ` + storage + `
 	` + s.options + `
 	servers {
 		` + s.servers + `

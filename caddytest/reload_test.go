@@ -90,6 +90,10 @@ func TestConfigurationByAdminAPI(t *testing.T) {
 		{`"mode":"optional"`, `"clock_skew":"-1s"`, "clock_skew"},
 		{`"mode":"optional"`, `"replay":{"store":"rediss"}`, "rediss"},
 		{`"mode":"optional"`, `"replay":{"store":"memory","max_entries":5}`, "replay.max_entries"}, // the other handler has the default
+		{`"mode":"optional"`, `"nonce":{"mode":"sometimes"}`, "nonce.mode"},
+		{`"mode":"optional"`, `"nonce":{"mode":"required","secrets":["{env.DPOP_TEST_TOPSECRET}"]}`, "nonce.secrets"},
+		{`"mode":"optional"`, `"nonce":{"mode":"required","secrets":["TOPSECRET"]}`, "nonce.secrets"},
+		{`"mode":"optional"`, `"nonce":{"mode":"required","lifetime":300}`, "nonce.lifetime"},
 		{`"mode":"optional"`, `"public_urls":["api.example.com"]`, "public_urls[0]"},
 		{`"mode":"optional"`, `"forwarded_host":true,"public_urls":["https://api.example.com"]`, "forwarded_host"},
 		{`"mode":"optional"`, `"upstream_token":"basic"`, "upstream_token"},
@@ -128,7 +132,7 @@ func TestEveryJSONKey(t *testing.T) {
 	handler := `{"handler":"dpop","name":"n","mode":"strict","issuers":[{"issuer":"` + issuer.URL + `","audiences":["` + audience + `"],` +
 		`"discovery_url":"","jwks_url":"` + issuer.URL + `/jwks","jwks_file":"","algorithms":["ES256"],"token_types":["application/AT+JWT"],` +
 		`"profile":"","allow_http":false,"ca_files":[],"timeout":"5s"}],"audiences":[],"clock_skew":"10s",` +
-		`"proof":{"algorithms":["ES256"],"max_age":"60s"},"replay":{"store":"memory","max_entries":10000000},` +
+		`"proof":{"algorithms":["ES256"],"max_age":"60s"},"nonce":{"mode":"off","lifetime":"5m","secrets":[],"per_process":false},"replay":{"store":"memory","max_entries":10000000},` +
 		`"public_urls":[],"forwarded_host":false,"upstream_token":"bearer","claim_headers":[],"realm":"r \"x\""}`
 	start := bytes.Index(text, []byte(`{"audiences"`))
 	end := start + bytes.Index(text[start:], []byte(`]}`)) + 2

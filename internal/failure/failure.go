@@ -36,6 +36,11 @@ const (
 	ProofExpired   Reason = "proof_expired"
 	ProofEarly     Reason = "proof_early"
 
+	NonceMissing     Reason = "nonce_missing"
+	NonceWrong       Reason = "nonce_wrong" // not one of ours
+	NonceExpired     Reason = "nonce_expired"
+	NonceUnavailable Reason = "nonce_unavailable" // there is no key yet
+
 	TokenMalformed      Reason = "token_malformed"
 	TokenIssuer         Reason = "token_issuer"
 	TokenType           Reason = "token_type"
@@ -77,6 +82,7 @@ const (
 	invalidRequest     code = "invalid_request"
 	invalidToken       code = "invalid_token"
 	invalidDPoPProof   code = "invalid_dpop_proof"
+	useDPoPNonce       code = "use_dpop_nonce" // RFC 9449 §9
 	insufficientScope  code = "insufficient_scope"
 	insufficientAuthen code = "insufficient_user_authentication" // RFC 9470 §3
 	unavailable        code = "unavailable"                      // never sent: 503 has no challenge
@@ -93,6 +99,7 @@ var (
 	badRequest   = answer{http.StatusBadRequest, invalidRequest}
 	noneGiven    = answer{http.StatusUnauthorized, noCode}
 	badProof     = answer{http.StatusUnauthorized, invalidDPoPProof}
+	wantsNonce   = answer{http.StatusUnauthorized, useDPoPNonce}
 	badToken     = answer{http.StatusUnauthorized, invalidToken}
 	forbidden    = answer{http.StatusForbidden, insufficientScope}
 	stepUp       = answer{http.StatusUnauthorized, insufficientAuthen}
@@ -122,6 +129,11 @@ var (
 		ProofToken:     badProof,
 		ProofExpired:   badProof,
 		ProofEarly:     badProof,
+
+		NonceMissing:     wantsNonce,
+		NonceWrong:       wantsNonce,
+		NonceExpired:     wantsNonce,
+		NonceUnavailable: notNow,
 
 		TokenMalformed:      badToken,
 		TokenIssuer:         badToken,
@@ -192,6 +204,10 @@ func (f *Failure) Error() string { return string(f.Reason) + ": " + f.Descriptio
 
 // Status returns the HTTP status of the answer.
 func (f *Failure) Status() int { return reasonAnswer[f.Reason].status }
+
+// WantsNonce reports whether the client is to try again with the nonce that the
+// answer has (RFC 9449 §9).
+func (f *Failure) WantsNonce() bool { return reasonAnswer[f.Reason].code == useDPoPNonce }
 
 // Passing reports whether the same credentials, or fresh ones, may succeed
 // later without any change by the client: the cause lies here.

@@ -32,6 +32,8 @@ type Proof struct {
 	// IssuedAt is iat: seconds since 1970 by the client's clock, finite.
 	IssuedAt float64
 
+	nonce  *string  // nil: none
+	odd    bool     // whether nonce is there but no string
 	method string   // htm
 	uri    string   // htu
 	ath    string   // empty: none
@@ -137,12 +139,34 @@ func parseClaims(claims jose.Object) (*Proof, *failure.Failure) {
 	if p.nbf, f = number(claims, "nbf"); f != nil {
 		return nil, f
 	}
+	if nonce, ok := claims.Get("nonce"); ok {
+		text, isText := nonce.Text()
+		p.nonce, p.odd = &text, !isText
+	}
 	if ath, ok := claims.Get("ath"); ok {
 		if p.ath, ok = ath.Text(); !ok || p.ath == "" {
 			return nil, failure.New(failure.ProofToken, "the ath of the DPoP proof is not a string")
 		}
 	}
 	return p, nil
+}
+
+// Nonce returns the nonce, and whether there is one, where nonces count
+// (RFC 9449 §4.3, check 10).
+func (p *Proof) Nonce() (text string, given bool, f *failure.Failure) {
+	switch {
+	case p.odd:
+		return "", false, failure.New(failure.ProofClaims, "the nonce of the DPoP proof is not a string")
+	case p.nonce == nil:
+		return "", false, nil
+	}
+	return *p.nonce, true, nil
+}
+
+// Time returns iat as a time: to the millisecond, and of this age for any number.
+func (p *Proof) Time() time.Time {
+	const last = 1 << 40 // in the year 36812
+	return time.UnixMilli(int64(math.Floor(min(max(p.IssuedAt, 0), last) * 1000)))
 }
 
 func text(claims jose.Object, name string) (string, *failure.Failure) {
@@ -225,8 +249,8 @@ type Window struct {
 	ClockSkew time.Duration
 }
 
-// CheckTime checks iat against the window. The client's clock error goes to
-// the operator in seconds.
+// CheckTime checks iat against the window. The client's clock error goes to the
+// operator in seconds, as a detail of the failure.
 func (w Window) CheckTime(p *Proof, now time.Time) *failure.Failure {
 	age := seconds(now) - p.IssuedAt
 	skew := w.ClockSkew.Seconds()
