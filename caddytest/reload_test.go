@@ -4,9 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -178,9 +183,36 @@ func TestFloodHidesNoReason(t *testing.T) {
 }
 
 // Under load, each reload with something changed: no proof is accepted twice,
-// none is revived, and none is refused that is fresh.
+// none is revived, and none is refused that is fresh. Nothing is left behind, and
+// keys are not fetched again.
 func TestReloadsUnderLoad(t *testing.T) {
-	g := serve(t, setup{})
+	const reloads = 50
+	issuerURL, err := url.Parse(issuer.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fetches atomic.Int32
+	keys := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fetches.Add(1)
+		httputil.NewSingleHostReverseProxy(issuerURL).ServeHTTP(w, r)
+	}))
+	defer keys.Close()
+	g := serve(t, setup{alone: true, site: "{{DPOP}} replay off"}) // lets go of the other tests' store
+	load := func(n int) {
+		settings := []string{
+			"proof {\nmax_age 30s\n}", "proof {\nmax_age 2m\n}", "mode optional", "clock_skew 30s", "nonce on_skew", "nonce required",
+			"nonce required {\nlifetime 1m\n}", "replay memory {\nmax_entries 20000\n}", "replay memory {\nmax_entries 30000\n}", "upstream_token none",
+		}[n%10]
+		g.load(t, setup{alone: true, site: fmt.Sprintf("dpop {\nissuer %s {\njwks_url %s/jwks\n}\naudience %s\nrealm r%d\n%s\n}\nreverse_proxy {{BACKEND}} {\ntransport http {\nkeepalive off\n}\n}",
+			issuer.URL, keys.URL, audience, n, settings)})
+		if got := (call{url: g.url}.send(t)).Header.Get("WWW-Authenticate"); !strings.Contains(got, fmt.Sprintf(`realm="r%d"`, n)) {
+			t.Errorf("reload %d has not taken effect: challenge %q", n, got)
+		}
+	}
+	load(0)
+	restartedStore()
+	good(t, g.url+"/").send(t).expect(t, 200)
+	idle := runtime.NumGoroutine()
 	stop := make(chan struct{})
 	var wait sync.WaitGroup
 	var sent atomic.Int32
@@ -193,10 +225,10 @@ func TestReloadsUnderLoad(t *testing.T) {
 					return
 				default:
 				}
-				c := good(t, g.url+"/")
+				c, status, err := freshCall(t, g.url+"/")
 				// Linux resets what waits at a listener that a reload closes:
 				// such a proof may be spent or not
-				switch status, err := c.try(); {
+				switch {
 				case err != nil:
 					continue
 				case status != 200:
@@ -212,22 +244,49 @@ func TestReloadsUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	for n := range 20 {
-		settings := []string{"proof {; max_age 30s;}", "proof {; max_age 2m;}", "mode optional", "realm x", "clock_skew 30s"}[n%5]
-		g.load(t, setup{site: "{{DPOP}} " + settings + "; name n" + string(rune('a'+n)) + "\nreverse_proxy {{BACKEND}}"})
+	for n := 1; n <= reloads; n++ {
+		load(n)
 		time.Sleep(20 * time.Millisecond)
 	}
 	close(stop)
 	wait.Wait()
 	close(spent)
-	if sent.Load() < 20 {
+	if sent.Load() < reloads {
 		t.Fatalf("only %d requests were sent", sent.Load())
 	}
+	load(reloads + 1)
 	for c := range spent {
 		if a := c.send(t); a.StatusCode != 401 {
 			t.Fatalf("a spent proof was answered %d after the reloads", a.StatusCode)
 		}
 	}
+	if n := fetches.Load(); n != 1 {
+		t.Errorf("the key set was fetched %d times", n)
+	}
+	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > idle+20; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d goroutines after the reloads, %d before", runtime.NumGoroutine(), idle)
+		}
+	}
+	g.load(t, setup{})
+	restartedStore()
+}
+
+// freshCall sends a good request, as a client that knows nonces does, and returns
+// what it sent last.
+func freshCall(t *testing.T, url string) (call, int, error) {
+	c := good(t, url)
+	response, err := c.do(plainClient)
+	if err != nil {
+		return c, 0, err
+	}
+	defer response.Body.Close()
+	if nonce := response.Header.Get("DPoP-Nonce"); response.StatusCode == 401 && nonce != "" {
+		c = proven(t, url, map[string]any{"nonce": nonce})
+		status, err := c.try()
+		return c, status, err
+	}
+	return c, response.StatusCode, nil
 }
 
 // The store begins to record when a reload brings it in: what was made before
