@@ -111,9 +111,20 @@ type gateway struct {
 	accessLog string
 }
 
-// startGateway starts Caddy with a Caddyfile, in which {{ACCESS_LOG}} stands for
-// the file of the access log, and whose first site has the URL.
+// startGateway builds and runs a gateway, and returns once it can judge proofs
+// without nonces: after the second of its start, before which it cannot know
+// what was accepted.
 func startGateway(t *testing.T, url, caddyfile string) *gateway {
+	t.Helper()
+	g := runGateway(t, buildGateway(t), t.TempDir(), url, caddyfile)
+	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
+	return g
+}
+
+// runGateway runs Caddy with a Caddyfile, in which {{ACCESS_LOG}} stands for the
+// file of the access log, and one of whose sites has the URL. Data is the folder
+// of its storage.
+func runGateway(t *testing.T, binary, data, url, caddyfile string) *gateway {
 	t.Helper()
 	dir := t.TempDir()
 	g := &gateway{url: url, accessLog: filepath.Join(dir, "access.log")}
@@ -121,8 +132,8 @@ func startGateway(t *testing.T, url, caddyfile string) *gateway {
 	if err := os.WriteFile(config, []byte(strings.ReplaceAll(caddyfile, "{{ACCESS_LOG}}", g.accessLog)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := command(t, buildGateway(t), "run", "--config", config)
-	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+t.TempDir(), "XDG_CONFIG_HOME="+t.TempDir())
+	cmd := command(t, binary, "run", "--config", config)
+	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+data, "XDG_CONFIG_HOME="+t.TempDir())
 	g.wait = start(t, cmd)
 	g.process = cmd.Process
 	g.await(t)
@@ -140,8 +151,7 @@ func buildGateway(t *testing.T) string {
 	return binary
 }
 
-// await returns once the gateway can judge proofs: after the second of its
-// start, from which it cannot know what was accepted before.
+// await returns once the gateway answers.
 func (g *gateway) await(t *testing.T) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
@@ -151,13 +161,12 @@ func (g *gateway) await(t *testing.T) {
 			if response.StatusCode != http.StatusUnauthorized {
 				t.Fatalf("the gateway answered %s to a request without credentials", response.Status)
 			}
-			break
+			return
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("the gateway did not start: %v", err)
 		}
 	}
-	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
 }
 
 // verdict is what the access log says of a request.
