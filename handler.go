@@ -3,6 +3,7 @@ package caddydpop
 import (
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -23,7 +24,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	h.removeForged(r, req)
 	removeH2C(r.Header)
 
+	began := time.Now()
 	granted, f := h.verify(r.Context(), req)
+	verifyDuration.Observe(time.Since(began).Seconds())
 	switch {
 	case f == nil:
 		h.conclude(r, req, accepted, nil)

@@ -160,6 +160,7 @@ func (h *Handler) provisionIntrospection(config *Issuer, iss *issuer) error {
 		DiscoveryURL: config.DiscoveryURL,
 		Auth:         auth,
 		MaxInFlight:  id.maxInFlight,
+		Asked:        countIntrospection(config.Issuer),
 	}
 	if settings.SignedResponse {
 		id.signers = config.JWKSFile + "\n" + strings.Join(iss.algorithms.Names(), " ")

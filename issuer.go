@@ -179,7 +179,9 @@ func (h *Handler) provisionKeys(config *Issuer, iss *issuer) error {
 		if id.jwksURL != "" {
 			source = authserver.KeysFromURL(client, id.jwksURL)
 		}
-		return &sharedKeySet{authserver.NewKeyCache(source, client.Roots), client, newTokenCache()}, nil
+		cache := authserver.NewKeyCache(source, client.Roots)
+		cache.Fetched = countRefresh(id.issuer)
+		return &sharedKeySet{cache, client, newTokenCache()}, nil
 	})
 	if err != nil {
 		return err

@@ -123,7 +123,7 @@ type Handler struct {
 	// The `realm` in challenges. Default: none.
 	Realm string `json:"realm,omitempty"`
 
-	// Tells handlers apart in logs.
+	// Tells handlers apart in logs, metrics and the status.
 	Name string `json:"name,omitempty"`
 
 	// The rest is made of the settings when they are provisioned.
@@ -136,6 +136,7 @@ type Handler struct {
 	bases        []proof.URI // public URLs, their paths without a last slash
 	nonces       nonces
 	store        replay.Store
+	storeName    string
 	demands      token.Demands
 	upstream     UpstreamToken
 	claimHeaders []ClaimHeader // with canonical names
@@ -146,6 +147,7 @@ type Handler struct {
 
 	now     func() time.Time
 	logger  *zap.Logger
+	tally   *tally
 	cleanup []func()
 }
 
@@ -232,6 +234,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.now = time.Now
 	h.logger = ctx.Logger()
 	h.name = settings.Name
+	h.tally = tallies.of(h.name)
+	if err := registerMetrics(ctx); err != nil {
+		return err
+	}
 	h.mode = orDefault(settings.Mode, ModeStrict)
 	h.upstream = orDefault(settings.UpstreamToken, UpstreamBearer)
 	h.claimHeaders = canonical(settings.ClaimHeaders)
@@ -269,7 +275,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.provisionNonces(ctx, &settings.Nonce); err != nil {
 		return err
 	}
-	return h.provisionReplay(ctx)
+	if err := h.provisionReplay(ctx); err != nil {
+		return err
+	}
+	h.cleanup = append(h.cleanup, live.add(h))
+	return nil
 }
 
 // provisionReplay loads the replay store, and tells it for how long this handler
@@ -286,7 +296,7 @@ func (h *Handler) provisionReplay(ctx caddy.Context) error {
 	if !ok {
 		return fmt.Errorf("loading replay store: %T is no replay store", module)
 	}
-	h.store = provider.ReplayStore()
+	h.store, h.storeName = provider.ReplayStore(), provider.CaddyModule().ID.Name()
 	h.cleanup = append(h.cleanup, h.store.Retain(h.lifetimes()))
 	if _, off := h.store.(noStore); off && h.nonces.mode != NonceRequired {
 		h.logger.Warn("replay is off: within its lifetime a proof is accepted any number of times")

@@ -14,13 +14,14 @@ import (
 	"github.com/caddy-dpop/caddy-dpop/internal/token"
 )
 
-// conclude notes what became of a request: for placeholders, for the access
-// log, and in a line of its own unless it was accepted.
+// conclude notes what became of a request: for placeholders, for metrics, for the
+// access log, and in a line of its own unless it was accepted.
 func (h *Handler) conclude(r *http.Request, req *request, o outcome, f *failure.Failure) {
 	req.verdict.outcome = o
 	if f != nil {
 		req.verdict.reason = f.Reason
 	}
+	h.tally.add(judgement{o, req.verdict.reason, req.verdict.scheme})
 	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Set(zap.Object("dpop", &req.verdict))
 	}

@@ -35,6 +35,9 @@ type Introspection struct {
 	Auth         ClientAuth
 	MaxInFlight  int
 	Signed       *Signed // nil: answers are plain JSON
+	// Asked is called after each call with the answer, or nil if there was none, and
+	// how long it took, if set.
+	Asked func(answer *Answer, took time.Duration)
 }
 
 // Signed demands answers that are signed by the issuer (RFC 9701).
@@ -115,7 +118,11 @@ func (i *Introspector) Introspect(ctx context.Context, token string, maxAge time
 		if known := i.remembered(key, math.MaxInt64); known != nil && known.number > before {
 			return known, nil
 		}
+		began := i.now()
 		fresh, err := i.ask(token)
+		if i.Asked != nil {
+			i.Asked(fresh, i.now().Sub(began))
+		}
 		if err == nil {
 			i.remember(key, fresh)
 		}

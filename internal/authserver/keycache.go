@@ -22,6 +22,9 @@ type KeyFinder interface {
 	// token that another set has verified must be verified again: its key may have
 	// been withdrawn.
 	Serving(ctx context.Context) (*KeySet, error)
+
+	// Status tells operators how the set is.
+	Status() KeyStatus
 }
 
 // Found is what a key set holds for a token.
@@ -62,6 +65,9 @@ const (
 // once for all who wait, and before the set goes stale. There is nothing to
 // stop but the fetch under way: see Close.
 type KeyCache struct {
+	// Fetched is called after each fetch, with its error, if set before the first.
+	Fetched func(error)
+
 	source KeySource
 	roots  func() *x509.CertPool
 	now    func() time.Time
@@ -228,6 +234,9 @@ func (c *KeyCache) start() *flight {
 		defer close(f.done)
 		roots := c.roots()
 		set, fresh, err := c.source(c.ctx)
+		if c.Fetched != nil {
+			c.Fetched(err)
+		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.flight, f.err, c.lastErr = nil, err, err
@@ -253,7 +262,7 @@ type KeyStatus struct {
 	Err       error     // of the last fetch
 }
 
-// Status returns the state of the cache.
+// Status implements KeyFinder.
 func (c *KeyCache) Status() KeyStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -36,7 +36,7 @@ func (f *KeyFile) Find(_ context.Context, kid string, algorithm *jose.Algorithm)
 // Serving implements KeyFinder.
 func (f *KeyFile) Serving(context.Context) (*KeySet, error) { return f.file.Get(), nil }
 
-// Status returns the state of the set.
+// Status implements KeyFinder.
 func (f *KeyFile) Status() KeyStatus {
 	changed, err := f.file.Status()
 	return KeyStatus{Keys: f.file.Get().Len(), FetchedAt: changed, Err: err}
