@@ -107,6 +107,7 @@ func parseCaddyfile(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	        scopes        <scope...>
 //	        jwks          <path>
 //	    }
+//	    cors           <origin...>
 //	    realm          <name>
 //	    name           <name>
 //	}
@@ -140,6 +141,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"upstream_token": func() error { return b.text((*string)(&h.UpstreamToken)) },
 		"claim_header":   func() error { return h.unmarshalClaimHeader(b) },
 		"resource":       func() error { return h.unmarshalResource(b) },
+		"cors":           func() error { return h.unmarshalCORS(b) },
 		"realm":          func() error { return b.text(&h.Realm) },
 		"name":           func() error { return b.text(&h.Name) },
 	}, "issuer", "require_scope", "require_claim", "claim_header")
@@ -281,6 +283,11 @@ func (h *Handler) unmarshalResource(b *block) error {
 		"scopes":        func() error { return inner.list(&r.Scopes) },
 		"jwks":          func() error { return inner.text(&r.JWKS) },
 	})
+}
+
+func (h *Handler) unmarshalCORS(b *block) error {
+	b.note("cors.origins")
+	return b.list(&h.CORS.Origins)
 }
 
 func (h *Handler) unmarshalRequiredClaim(b *block) error {
@@ -467,7 +474,7 @@ func (b *block) locate(err error) error {
 	}
 	// These are arguments of what contains them.
 	name := wrong.path
-	for _, argument := range []string{".url", ".identifier", ".mode"} {
+	for _, argument := range []string{".url", ".identifier", ".mode", ".origins"} {
 		name = strings.TrimSuffix(name, argument)
 	}
 	name = name[strings.LastIndexByte(name, '.')+1:]

@@ -17,6 +17,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if done, err := h.servePublished(w, req); done {
 		return err
 	}
+	// A browser asks without credentials whether it may send them.
+	if cors := h.corsFor(r); cors != nil {
+		if cors.preflight(w, r, req) {
+			return nil
+		}
+		req.cors = cors
+	}
 	req.verdict, req.renew = verdict{handler: h.name}, false
 	// Whatever becomes of the request, error routes and report mode included, what
 	// an upstream takes for claims of the token must not come from the client, and
@@ -41,10 +48,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return err
 	case h.mode == ModeReport:
 		h.conclude(r, req, reported, f)
-		if !f.WantsNonce() {
+		if f.WantsNonce() {
+			req.nonce = h.nonces.issue(h.now())
+		} else if req.cors == nil {
 			return next.ServeHTTP(w, r)
 		}
-		req.nonce = h.nonces.issue(h.now())
 		tw := &translator{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, req: req}
 		err := next.ServeHTTP(tw, r)
 		tw.finish()
@@ -60,6 +68,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // them (RFC 9449 §7.1, RFC 6750 §3).
 func (h *Handler) refuse(w http.ResponseWriter, req *request, f *failure.Failure) error {
 	header := w.Header()
+	req.cors.apply(header)
 	header.Set("Cache-Control", "no-store")
 	header.Del("Retry-After")
 	header.Del("WWW-Authenticate")

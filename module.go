@@ -120,6 +120,10 @@ type Handler struct {
 	// What clients can learn of this resource (RFC 9728). Default: nothing.
 	Resource *Resource `json:"resource,omitempty"`
 
+	// Lets scripts of other origins use this resource. Default: what the upstream
+	// says of origins passes, and preflights need credentials, which they never have.
+	CORS CORS `json:"cors,omitzero"`
+
 	// The `realm` in challenges. Default: none.
 	Realm string `json:"realm,omitempty"`
 
@@ -142,6 +146,7 @@ type Handler struct {
 	claimHeaders []ClaimHeader // with canonical names
 	challenger   failure.Challenger
 
+	origins       []string
 	published     published
 	introspecting *issuer // the one that opaque tokens are shown to; nil: none
 
@@ -252,6 +257,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.bases, err = check.bases(settings.PublicURLs); err != nil {
 		return err
 	}
+	h.origins = settings.CORS.Origins
 	if err := h.publish(&settings); err != nil {
 		return err
 	}

@@ -34,6 +34,7 @@ type request struct {
 	verdict verdict
 	renew   bool   // whether the client's nonce is in the second half of its life
 	nonce   string // for the client, with the answer; empty: none
+	cors    *corsAnswer
 
 	// What the last handler that accepted the request made of it.
 	user         *access // nil: none has

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -153,6 +154,9 @@ func (c checker) handler(h *Handler) error {
 	if err := c.resource(h); err != nil {
 		return err
 	}
+	if err := c.cors(h.CORS.Origins); err != nil {
+		return err
+	}
 	return c.claimHeaders(h.ClaimHeaders)
 }
 
@@ -181,6 +185,33 @@ func (c checker) nonce(h *Handler) error {
 		}
 		if slices.Contains(n.Secrets[:i], secret) {
 			return wrong("nonce.secrets", "a secret is repeated")
+		}
+	}
+	return nil
+}
+
+// cors checks that origins are written as browsers write them.
+func (c checker) cors(origins []string) error {
+	if err := checkWords("cors.origins", origins); err != nil {
+		return err
+	}
+	for _, origin := range origins {
+		if c.pending(origin) {
+			continue
+		}
+		if origin == anyOrigin {
+			if len(origins) > 1 {
+				return wrong("cors.origins", "* is any origin, and leaves nothing for others to say")
+			}
+			continue
+		}
+		scheme, host, ok := strings.Cut(origin, "://")
+		parsed, err := url.Parse(origin)
+		if !ok || err != nil || scheme == "" || parsed.Host != host || host == "" || origin != strings.ToLower(origin) {
+			return wrong("cors.origins", "%q is not an origin as browsers write it: scheme, host and perhaps port, in lower case, like https://app.example.com", origin)
+		}
+		if port := parsed.Port(); scheme == "https" && port == "443" || scheme == "http" && port == "80" {
+			return wrong("cors.origins", "%q has the default port, which browsers leave out", origin)
 		}
 	}
 	return nil

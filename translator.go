@@ -14,7 +14,8 @@ import (
 // translator makes an upstream's answer fit the client. The upstream believes
 // that it spoke with the holder of a Bearer token: its Bearer challenge becomes
 // a DPoP challenge for a client that used DPoP (RFC 9449 §7.1), and a DPoP-Nonce
-// of its own, which no one here would accept, gives way to the handler's.
+// of its own, which no one here would accept, gives way to the handler's. What it
+// says of origins gives way to what the handler does.
 type translator struct {
 	caddyhttp.ResponseWriterWrapper
 	challenger *failure.Challenger // nil: challenges are left alone
@@ -30,10 +31,14 @@ var answers = [2]string{"Dpop-Nonce", "Www-Authenticate"}
 // nested handler that has refused the request, and those of an upstream that
 // gets the client's own credentials: both speak for themselves.
 func (t *translator) translate() {
-	if t.wrote || t.req.verdict.outcome == refused || t.req.upstream == UpstreamDPoP {
+	if t.wrote {
 		return
 	}
 	header := t.Header()
+	t.req.cors.apply(header)
+	if t.req.verdict.outcome == refused || t.req.upstream == UpstreamDPoP {
+		return
+	}
 	delete(header, "Dpop-Nonce")
 	if t.req.nonce != "" {
 		header["Dpop-Nonce"] = []string{t.req.nonce}

@@ -2,6 +2,7 @@ package caddydpop
 
 import (
 	"io"
+	"iter"
 	"net/http"
 	"slices"
 	"strings"
@@ -134,8 +135,21 @@ func (h *Handler) isClaimHeader(name string) bool {
 	return false
 }
 
-// filter removes members from a header that is a list (RFC 9110 §5.6.1), and
-// reports whether there were any to remove.
+// listed returns the members of a header that is a list (RFC 9110 §5.6.1).
+func listed(values []string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, value := range values {
+			for member := range strings.SplitSeq(value, ",") {
+				if member = strings.TrimSpace(member); member != "" && !yield(member) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// filter removes members from a header that is a list, and reports whether there
+// were any to remove.
 func filter(header http.Header, name string, keep func(member string) bool) bool {
 	values, ok := header[name]
 	if !ok {
@@ -143,11 +157,7 @@ func filter(header http.Header, name string, keep func(member string) bool) bool
 	}
 	var kept []string
 	removed := false
-	for member := range strings.SplitSeq(strings.Join(values, ","), ",") {
-		member = strings.TrimSpace(member)
-		if member == "" {
-			continue
-		}
+	for member := range listed(values) {
 		if keep(member) {
 			kept = append(kept, member)
 		} else {

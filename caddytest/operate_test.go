@@ -72,8 +72,8 @@ func TestMetrics(t *testing.T) {
 			asked("inactive"):           1,
 			asked("failure"):            1,
 			"caddy_dpop_replay_entries": entries + 2,
-			"caddy_dpop_introspection_duration_seconds_count": metric(t, "caddy_dpop_introspection_duration_seconds_count"),
-			"caddy_dpop_replay_capacity":                      10_000_000,
+			"caddy_dpop_introspection_duration_seconds_count":                        metric(t, "caddy_dpop_introspection_duration_seconds_count"),
+			"caddy_dpop_replay_capacity":                                             10_000_000,
 			`caddy_dpop_jwks_refresh_total{issuer="` + s.URL + `",result="success"}`: 1,
 		} {
 			if got := metric(t, metricName); got != want {

@@ -104,6 +104,12 @@ func TestConfigurationByAdminAPI(t *testing.T) {
 		{`"mode":"optional"`, `"upstream_token":"basic"`, "upstream_token"},
 		{`"mode":"optional"`, `"claim_headers":[{"header":"Host","path":"sub"}]`, "claim_headers[0]"},
 		{`"mode":"optional"`, `"claim_headers":[{"header":"X-A","path":"sub"},{"header":"x-a","path":"sub"}]`, "claim_headers[1]"},
+		{`"mode":"optional"`, `"cors":{"origins":["https://a.example/"]}`, "cors.origins"},
+		{`"mode":"optional"`, `"cors":{"origins":["a.example"]}`, "cors.origins"},
+		{`"mode":"optional"`, `"cors":{"origins":["https://A.example"]}`, "cors.origins"},
+		{`"mode":"optional"`, `"cors":{"origins":["https://a.example:443"]}`, "cors.origins"},
+		{`"mode":"optional"`, `"cors":{"origins":["*","https://a.example"]}`, "cors.origins"},
+		{`"mode":"optional"`, `"cors":{"origins":["null"]}`, "cors.origins"},
 		{`"mode":"optional"`, `"realm":"{env.DPOP_TEST_NO_SUCH}"`, "realm"},
 		{`"mode":"optional"`, `"realm":"{no.such}"`, "realm"},
 	} {
@@ -138,7 +144,7 @@ func TestEveryJSONKey(t *testing.T) {
 		`"discovery_url":"","jwks_url":"` + issuer.URL + `/jwks","jwks_file":"","algorithms":["ES256"],"token_types":["application/AT+JWT"],` +
 		`"profile":"","allow_http":false,"ca_files":[],"timeout":"5s"}],"audiences":[],"clock_skew":"10s",` +
 		`"proof":{"algorithms":["ES256"],"max_age":"60s"},"nonce":{"mode":"off","lifetime":"5m","secrets":[],"per_process":false},"replay":{"store":"memory","max_entries":10000000},` +
-		`"public_urls":[],"forwarded_host":false,"upstream_token":"bearer","claim_headers":[],"realm":"r \"x\""}`
+		`"public_urls":[],"forwarded_host":false,"upstream_token":"bearer","claim_headers":[],"cors":{"origins":[]},"realm":"r \"x\""}`
 	start := bytes.Index(text, []byte(`{"audiences"`))
 	end := start + bytes.Index(text[start:], []byte(`]}`)) + 2
 	text = []byte(string(text[:start]) + handler + string(text[end:]))
