@@ -5,12 +5,11 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
+	"crypto/sha256"
 	"errors"
-	"math/big"
 	"slices"
 
-	_ "crypto/sha256" // the hashes of the algorithms below
-	_ "crypto/sha512"
+	_ "crypto/sha512" // a hash of the algorithms below
 )
 
 // Algorithm is a digital signature algorithm by its JOSE name. There is no
@@ -112,9 +111,8 @@ func (a *Algorithm) Verify(key *Key, input string, signature []byte) error {
 		if len(signature) != 2*size {
 			return errSignature
 		}
-		r := new(big.Int).SetBytes(signature[:size])
-		s := new(big.Int).SetBytes(signature[size:])
-		ok = ecdsa.Verify(public, a.digest(input), r, s)
+		var buffer [maxDER]byte
+		ok = ecdsa.VerifyASN1(public, a.digest(input), appendDER(buffer[:0], signature))
 	case *rsa.PublicKey:
 		if a.pss {
 			// RFC 7518 §3.5: the salt is as long as the hash.
@@ -133,7 +131,44 @@ func (a *Algorithm) Verify(key *Key, input string, signature []byte) error {
 }
 
 func (a *Algorithm) digest(input string) []byte {
+	if a.hash == crypto.SHA256 {
+		sum := sha256.Sum256([]byte(input))
+		return sum[:]
+	}
 	h := a.hash.New()
 	h.Write([]byte(input))
 	return h.Sum(nil)
 }
+
+// maxDER is the size of the largest ECDSA signature in DER: of P-521.
+const maxDER = 3 + 2*(2+67)
+
+// appendDER appends an ECDSA signature, r and s at full size, as the DER that the
+// standard library takes: a sequence of two integers (RFC 3279 §2.2.3).
+func appendDER(out, signature []byte) []byte {
+	r, s := minimal(signature[:len(signature)/2]), minimal(signature[len(signature)/2:])
+	length := 2 + sizeDER(r) + 2 + sizeDER(s)
+	out = append(out, 0x30)
+	if length > 127 {
+		out = append(out, 0x81)
+	}
+	out = append(out, byte(length))
+	for _, integer := range [][]byte{r, s} {
+		out = append(out, 0x02, byte(sizeDER(integer)))
+		if sizeDER(integer) > len(integer) {
+			out = append(out, 0) // or it would be negative
+		}
+		out = append(out, integer...)
+	}
+	return out
+}
+
+// minimal returns an integer without leading zeros, of at least one byte.
+func minimal(integer []byte) []byte {
+	for len(integer) > 1 && integer[0] == 0 {
+		integer = integer[1:]
+	}
+	return integer
+}
+
+func sizeDER(integer []byte) int { return len(integer) + int(integer[0]>>7) }

@@ -1,6 +1,7 @@
 package jose
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -11,6 +12,7 @@ import (
 	"crypto/sha256"
 	"encoding/asn1"
 	"math/big"
+	mathrand "math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -423,5 +425,28 @@ func TestVerifyPublishedSignatures(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// The DER of a signature is what the standard library writes of its integers,
+// however many zeros and high bits these begin with.
+func TestAppendDER(t *testing.T) {
+	random := mathrand.New(mathrand.NewPCG(1, 2))
+	for range 20_000 {
+		size := []int{32, 48, 66}[random.IntN(3)]
+		signature := make([]byte, 2*size)
+		for _, half := range [][]byte{signature[:size], signature[size:]} {
+			for i := random.IntN(size + 1); i < size; i++ {
+				half[i] = byte(random.IntN(256)) | byte(random.IntN(2))<<7
+			}
+		}
+		want, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(signature[:size]), new(big.Int).SetBytes(signature[size:])})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var buffer [maxDER]byte
+		if got := appendDER(buffer[:0], signature); !bytes.Equal(got, want) || cap(got) != maxDER {
+			t.Fatalf("%x: got %x, want %x", signature, got, want)
+		}
 	}
 }
