@@ -284,7 +284,7 @@ func (a absentKeys) has(kid string) bool {
 // add lets one of many go to make room: its next token is looked up again, or
 // asked to wait.
 func (a absentKeys) add(kid string) {
-	if len(a) >= maxAbsent {
+	if len(a) >= maxAbsent && !a.has(kid) {
 		for other := range a {
 			delete(a, other)
 			break

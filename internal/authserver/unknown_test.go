@@ -253,6 +253,10 @@ func TestUnknownMemoryIsBounded(t *testing.T) {
 			t.Fatalf("%d of %d remembered", len(absent), i+1)
 		}
 	}
+	absent.add(fmt.Sprint(3*maxAbsent - 1)) // once more
+	if len(absent) != maxAbsent {
+		t.Errorf("%d remembered, %d after one of them came again", maxAbsent, len(absent))
+	}
 }
 
 // What the fetch that a call waited for has shown holds for the next call too.
