@@ -3,6 +3,8 @@ package caddytest
 import (
 	"encoding/json"
 	"net/http"
+	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -101,6 +103,60 @@ func TestMetrics(t *testing.T) {
 		t.Error("a wrong configuration was loaded")
 	}
 	check("after a failed reload")
+}
+
+// The dashboard asks for metrics, labels and values that there are, and for every
+// metric.
+func TestDashboard(t *testing.T) {
+	text, err := os.ReadFile("../examples/grafana/dashboard.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dashboard struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(text, &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	s := startServer(t)
+	g := serve(t, setup{site: s.site("", "")})
+	s.know("opaque", nil)
+	withToken(t, g, "opaque").send(t).expect(t, 200)
+	token := accessToken(t, map[string]any{"iss": s.URL})
+	call{url: g.url, header: http.Header{"Authorization": {"DPoP " + token}, "Dpop": {dpop(t, "GET", g.url, token, nil)}}}.send(t).expect(t, 200)
+	_, served := admin(t, "GET", "/metrics", nil)
+	metrics := regexp.MustCompile(`caddy_dpop_\w+`)
+	known := make(map[string]bool)
+	for _, name := range metrics.FindAllString(served, -1) {
+		known[name] = true
+	}
+	asked := make(map[string]bool)
+	for _, panel := range dashboard.Panels {
+		for _, target := range panel.Targets {
+			for _, name := range metrics.FindAllString(target.Expr, -1) {
+				asked[strings.TrimSuffix(name, "_bucket")] = true
+				if !known[name] {
+					t.Errorf("%s: there is no metric %s", panel.Title, name)
+				}
+			}
+			for _, label := range regexp.MustCompile(`by \(([^)]*)\)|(\w+)=`).FindAllStringSubmatch(target.Expr, -1) {
+				for name := range strings.SplitSeq(label[1]+label[2], ", ") {
+					if !strings.Contains(served, name+`="`) {
+						t.Errorf("%s: there is no label %s", panel.Title, name)
+					}
+				}
+			}
+		}
+	}
+	for name := range known {
+		base := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(name, "_bucket"), "_sum"), "_count")
+		if !asked[base] && !asked[name] {
+			t.Errorf("no panel shows %s", name)
+		}
+	}
 }
 
 // The status says of each handler what an operator asks first.
