@@ -152,6 +152,7 @@ type Handler struct {
 
 	now     func() time.Time
 	logger  *zap.Logger
+	flood   *sampler // of what is logged
 	tally   *tally
 	cleanup []func()
 }
@@ -237,7 +238,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.now = time.Now
-	h.logger = ctx.Logger()
+	h.logger, h.flood = ctx.Logger(), new(sampler)
 	h.name = settings.Name
 	h.tally = tallies.of(h.name)
 	if err := registerMetrics(ctx); err != nil {

@@ -35,7 +35,7 @@ func (h *Handler) conclude(r *http.Request, req *request, o outcome, f *failure.
 	case f.Passing():
 		level = zapcore.ErrorLevel
 	}
-	if !flood.lets(h.name+" "+string(f.Reason), h.now()) {
+	if !h.flood.lets(f.Reason, h.now()) {
 		return
 	}
 	if c := h.logger.Check(level, messages[o]); c != nil {
@@ -100,27 +100,23 @@ func (v *verdict) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	return nil
 }
 
-// flood decides which refusals are logged while there are very many.
-var flood sampler
-
-// sampler lets the first hundred refusals of a kind in each second be logged, and
-// then every hundredth. Kinds are by handler and reason, so that a flood of one
-// hides no other.
+// sampler lets the first hundred refusals of each reason in each second be logged,
+// and then every hundredth, so that a flood of one hides no other.
 type sampler struct {
 	mu     sync.Mutex
 	second int64
-	counts map[string]int
+	counts map[failure.Reason]int
 }
 
-func (s *sampler) lets(kind string, now time.Time) bool {
+func (s *sampler) lets(reason failure.Reason, now time.Time) bool {
 	const first, every = 100, 100
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if second := now.Unix(); second != s.second || s.counts == nil {
-		s.second, s.counts = second, make(map[string]int)
+		s.second, s.counts = second, make(map[failure.Reason]int)
 	}
-	s.counts[kind]++
-	n := s.counts[kind]
+	s.counts[reason]++
+	n := s.counts[reason]
 	return n <= first || n%every == 0
 }
 
