@@ -1,8 +1,8 @@
 //go:build interop
 
 // Package interop lets real authorization servers and real clients meet the
-// gateway: oidc-provider and Keycloak, openid-client and oauth4webapi. The test
-// command in the folder above installs them.
+// gateway: oidc-provider and Keycloak, openid-client and oauth4webapi, a browser,
+// Redis. The test command in the folder above installs them.
 package interop
 
 import (
@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -25,6 +26,29 @@ import (
 
 // All but the first build takes seconds: what is not done by then hangs.
 const limit = 5 * time.Minute
+
+// gatewayBinary is a Caddy with the plugin.
+var gatewayBinary string
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+// run builds the gateway before any test picks a port for it.
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "interop")
+	if err != nil {
+		log.Print(err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	gatewayBinary = filepath.Join(dir, "caddy")
+	build := exec.Command("go", "build", "-race", "-tags", "nobadger,nomysql,nopgx", "-o", gatewayBinary, "../cmd/caddy")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		log.Printf("building: %v", err)
+		return 1
+	}
+	return m.Run()
+}
 
 // backend knows nothing of DPoP, and notes what it gets, by case.
 type backend struct {
@@ -111,12 +135,12 @@ type gateway struct {
 	accessLog string
 }
 
-// startGateway builds and runs a gateway, and returns once it can judge proofs
+// startGateway runs a gateway, and returns once it can judge proofs
 // without nonces: after the second of its start, before which it cannot know
 // what was accepted.
 func startGateway(t *testing.T, url, caddyfile string) *gateway {
 	t.Helper()
-	g := runGateway(t, buildGateway(t), t.TempDir(), url, caddyfile)
+	g := runGateway(t, t.TempDir(), url, caddyfile)
 	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
 	return g
 }
@@ -124,7 +148,7 @@ func startGateway(t *testing.T, url, caddyfile string) *gateway {
 // runGateway runs Caddy with a Caddyfile, in which {{ACCESS_LOG}} stands for the
 // file of the access log, and one of whose sites has the URL. Data is the folder
 // of its storage.
-func runGateway(t *testing.T, binary, data, url, caddyfile string) *gateway {
+func runGateway(t *testing.T, data, url, caddyfile string) *gateway {
 	t.Helper()
 	dir := t.TempDir()
 	g := &gateway{url: url, accessLog: filepath.Join(dir, "access.log")}
@@ -132,23 +156,12 @@ func runGateway(t *testing.T, binary, data, url, caddyfile string) *gateway {
 	if err := os.WriteFile(config, []byte(strings.ReplaceAll(caddyfile, "{{ACCESS_LOG}}", g.accessLog)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := command(t, binary, "run", "--config", config)
+	cmd := command(t, gatewayBinary, "run", "--config", config)
 	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+data, "XDG_CONFIG_HOME="+t.TempDir())
 	g.wait = start(t, cmd)
 	g.process = cmd.Process
 	g.await(t)
 	return g
-}
-
-// buildGateway returns the path of a Caddy that has the plugin.
-func buildGateway(t *testing.T) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "caddy")
-	build := command(t, "go", "build", "-race", "-tags", "nobadger,nomysql,nopgx", "-o", binary, "../cmd/caddy")
-	if err := build.Run(); err != nil {
-		t.Fatalf("building: %v", err)
-	}
-	return binary
 }
 
 // await returns once the gateway answers.

@@ -354,14 +354,18 @@ func (k *keycloak) admin(t *testing.T, method, path string, body, into any) {
 	var token struct {
 		AccessToken string `json:"access_token"`
 	}
-	if err := json.NewDecoder(response.Body).Decode(&token); err != nil {
-		t.Fatal(err)
+	if err := json.NewDecoder(response.Body).Decode(&token); err != nil || token.AccessToken == "" {
+		t.Fatalf("no token for the administrator: %s, %v", response.Status, err)
 	}
-	text, err := json.Marshal(body)
-	if err != nil {
-		t.Fatal(err)
+	var content io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content = bytes.NewReader(text)
 	}
-	request, err := http.NewRequestWithContext(t.Context(), method, k.url+path, bytes.NewReader(text))
+	request, err := http.NewRequestWithContext(t.Context(), method, k.url+path, content)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -377,7 +381,7 @@ func (k *keycloak) admin(t *testing.T, method, path string, body, into any) {
 	}
 	if into != nil {
 		if err := json.Unmarshal(answer, into); err != nil {
-			t.Fatal(err)
+			t.Fatalf("%s %s: %s: %v in %.200s", method, path, response.Status, err, answer)
 		}
 	}
 }

@@ -20,7 +20,7 @@ func TestSkewedClients(t *testing.T) {
 	server := httptest.NewServer(backend)
 	t.Cleanup(server.Close)
 	issuer := startProvider(t, node)
-	binary, data := buildGateway(t), t.TempDir()
+	data := t.TempDir()
 	for _, seconds := range []string{"-3600", "3600"} {
 		t.Run(seconds, func(t *testing.T) {
 			sites := map[string]string{}
@@ -43,7 +43,7 @@ func TestSkewedClients(t *testing.T) {
 }
 `, sites[mode], issuer, audience, mode, server.Listener.Addr())
 			}
-			gateway := runGateway(t, binary, data, sites["off"], config)
+			gateway := runGateway(t, data, sites["off"], config)
 			text, err := json.Marshal(sites)
 			if err != nil {
 				t.Fatal(err)
@@ -62,7 +62,7 @@ func TestSkewedClients(t *testing.T) {
 			for round, restarted := range []bool{false, false, true} {
 				if restarted {
 					gateway.stop(t)
-					gateway = runGateway(t, binary, data, sites["off"], config)
+					gateway = runGateway(t, data, sites["off"], config)
 				}
 				if round > 0 {
 					if _, err := stdin.Write([]byte("again\n")); err != nil {
