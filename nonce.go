@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -75,7 +74,7 @@ type nonces struct {
 	skew     time.Duration
 	own      bool // the key is this process's alone
 
-	keys func() nonce.Keys // nil: there is none yet
+	keys func(context.Context) nonce.Keys // nil: there is none yet
 }
 
 // provisionNonces finds the keys. The one in Caddy's storage is there once the
@@ -91,7 +90,7 @@ func (h *Handler) provisionNonces(ctx caddy.Context, settings *Nonce) error {
 			return err
 		}
 		companion.needNonceKey(ctx)
-		h.nonces.keys = companion.nonceKeys.stored
+		h.nonces.keys = companion.nonceKeys.await
 		return nil
 	}
 	var keys nonce.Keys
@@ -101,7 +100,7 @@ func (h *Handler) provisionNonces(ctx caddy.Context, settings *Nonce) error {
 	if settings.PerProcess {
 		keys = nonce.Keys{processNonceKey()}
 	}
-	h.nonces.keys = func() nonce.Keys { return keys }
+	h.nonces.keys = func(context.Context) nonce.Keys { return keys }
 	return nil
 }
 
@@ -127,7 +126,7 @@ func newNonceKey() []byte {
 // checkFresh checks that a proof was made of late: by its iat, by its nonce, or by
 // either (RFC 9449 §4.3, checks 10 and 11). It returns what the replay store is
 // to know of it.
-func (h *Handler) checkFresh(req *request, p *proof.Proof, now time.Time) (replay.Use, *failure.Failure) {
+func (h *Handler) checkFresh(ctx context.Context, req *request, p *proof.Proof, now time.Time) (replay.Use, *failure.Failure) {
 	use := replay.Use{Key: replay.KeyOf(p.Thumbprint, p.ID), IssuedAt: p.Time()}
 	early := h.window.CheckTime(p, now)
 	if early == nil {
@@ -136,7 +135,7 @@ func (h *Handler) checkFresh(req *request, p *proof.Proof, now time.Time) (repla
 	if h.nonces.mode == NonceOff {
 		return use, early
 	}
-	found, f := h.nonces.find(p, now)
+	found, f := h.nonces.find(ctx, p, now)
 	if f != nil {
 		return use, f
 	}
@@ -180,8 +179,8 @@ type foundNonce struct {
 }
 
 // find looks at the nonce of a proof. It fails if that cannot be judged at all.
-func (n *nonces) find(p *proof.Proof, now time.Time) (foundNonce, *failure.Failure) {
-	keys := n.keys()
+func (n *nonces) find(ctx context.Context, p *proof.Proof, now time.Time) (foundNonce, *failure.Failure) {
+	keys := n.keys(ctx)
 	if keys == nil {
 		return foundNonce{}, failure.New(failure.NonceUnavailable, "nonces cannot be judged at the moment: this server is starting")
 	}
@@ -208,12 +207,9 @@ func expiredNonce() *failure.Failure {
 	return failure.New(failure.NonceExpired, "the nonce of the DPoP proof is too old: use the one that comes with this answer")
 }
 
-// issue returns a nonce for a client, or nothing while there is no key.
+// issue returns a nonce for a client whose own was looked at.
 func (n *nonces) issue(now time.Time) string {
-	if keys := n.keys(); keys != nil {
-		return keys.Issue(now)
-	}
-	return ""
+	return n.keys(context.Background()).Issue(now)
 }
 
 // storedNonceKey is where in Caddy's storage the key is.
@@ -221,24 +217,36 @@ const storedNonceKey = "dpop/nonce.key"
 
 // nonceKeys are the keys of a configuration, once it has started.
 type nonceKeys struct {
-	needed bool
-	keys   atomic.Pointer[nonce.Keys]
+	ready chan struct{} // nil: no handler needs them
+	keys  nonce.Keys    // to be read once that is closed
 }
 
-func (n *nonceKeys) stored() nonce.Keys {
-	if keys := n.keys.Load(); keys != nil {
-		return *keys
+// await returns the keys. Caddy may serve by a configuration before all of it has
+// started: a moment later they are there.
+func (n *nonceKeys) await(ctx context.Context) nonce.Keys {
+	select {
+	case <-n.ready:
+		return n.keys
+	default:
 	}
-	return nil
+	const longest = 2 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, longest)
+	defer cancel()
+	select {
+	case <-n.ready:
+		return n.keys
+	case <-ctx.Done():
+		return nil
+	}
 }
 
 // needNonceKey has the key in Caddy's storage read, or made, when the
 // configuration starts.
 func (a *App) needNonceKey(ctx caddy.Context) {
-	if a.nonceKeys.needed {
+	if a.nonceKeys.ready != nil {
 		return
 	}
-	a.nonceKeys.needed = true
+	a.nonceKeys.ready = make(chan struct{})
 	storage := ctx.Storage()
 	a.atStart(func() (func(), error) {
 		const enough = 30 * time.Second
@@ -248,7 +256,8 @@ func (a *App) needNonceKey(ctx caddy.Context) {
 		if err != nil {
 			return nil, fmt.Errorf("the key of nonces, %s in Caddy's storage: %w", storedNonceKey, err)
 		}
-		a.nonceKeys.keys.Store(&nonce.Keys{key})
+		a.nonceKeys.keys = nonce.Keys{key}
+		close(a.nonceKeys.ready)
 		return func() {}, nil
 	})
 }

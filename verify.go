@@ -51,7 +51,7 @@ func (h *Handler) verify(ctx context.Context, req *request) (*access, *failure.F
 		return nil, f
 	}
 	// 6. The proof is of now (checks 10 and 11).
-	use, f := h.checkFresh(req, p, now)
+	use, f := h.checkFresh(ctx, req, p, now)
 	if f != nil {
 		return nil, f
 	}
