@@ -88,9 +88,22 @@ func parseCaddyfile(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //	        secret   <secret...>
 //	        per_process
 //	    }
-//	    replay memory|redis|off {
+//	    replay memory {
 //	        max_entries <n>
+//	        persist     <file>
 //	    }
+//	    replay redis {
+//	        address     <host:port...>
+//	        master_name <name>
+//	        username    <name>
+//	        password    <password>
+//	        db          <n>
+//	        tls         [ca <pem>] [cert <pem> <key>]
+//	        key_prefix  <prefix>
+//	        timeout     <duration>
+//	        on_error    deny|allow
+//	    }
+//	    replay off
 //	    public_url     <base-url...>
 //	    forwarded_host
 //	    require_scope  <scope...>
@@ -332,6 +345,7 @@ func (b *block) note(setting string) {
 
 // jsonNames are the JSON names of settings that are called otherwise here.
 var jsonNames = map[string]string{
+	"address":       "addresses",
 	"audience":      "audiences",
 	"ca":            "ca_files",
 	"claim_header":  "claim_headers",

@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddy-dpop/caddy-dpop/internal/authserver"
 	"github.com/caddy-dpop/caddy-dpop/replay"
+	"github.com/caddy-dpop/caddy-dpop/replay/redis"
 )
 
 func init() {
@@ -121,9 +122,16 @@ func (h *Handler) status() handlerStatus {
 		status.Issuers = append(status.Issuers, issuerStatusOf(name, h.issuers[name].keys))
 	}
 	status.Replay.Kind = h.storeName
-	if memory, ok := h.store.(*replay.Memory); ok {
-		entries, capacity := memory.Entries()
+	switch store := h.store.(type) {
+	case *replay.Memory:
+		entries, capacity := store.Entries()
 		status.Replay.Entries, status.Replay.Capacity = &entries, &capacity
+	case *redis.Store:
+		found := store.Status()
+		status.Replay.Warning = found.Warning
+		if found.Err != nil {
+			status.Replay.LastError = found.Err.Error()
+		}
 	}
 	return status
 }
