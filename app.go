@@ -49,11 +49,10 @@ func (a *App) atStart(start func() (stop func(), err error)) {
 func (a *App) agree(m *MemoryReplay) error {
 	if a.memory == nil {
 		a.memory = m
-		a.atStart(func() (func(), error) {
-			release := m.memory.Limit(m.MaxEntries)
-			m.memory.Begin()
-			return release, nil
-		})
+		a.atStart(m.begin)
+	}
+	if a.memory.Persist != m.Persist {
+		return wrong("replay.persist", "%q here and %q in another handler, but all handlers of a process share one memory store", m.Persist, a.memory.Persist)
 	}
 	if a.memory.MaxEntries != m.MaxEntries {
 		return wrong("replay.max_entries", "%d here and %d in another handler, but all handlers of a process share one memory store",

@@ -5,6 +5,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"go.uber.org/zap"
 
 	"github.com/caddy-dpop/caddy-dpop/replay"
 )
@@ -26,8 +27,9 @@ type ReplayModule interface {
 // MemoryReplay records accepted proofs in memory. All handlers of a process
 // share one such store, and it survives reloads of the configuration.
 //
-// After a start it cannot know what was accepted before: a proof made in the
-// second of the start or earlier is answered 503 with `Retry-After: 1`.
+// After a start it cannot know what was accepted before, unless it has a file to
+// persist it in: a proof made in the second of the start or earlier is answered
+// 503 with `Retry-After: 1`, and a nonce of before counts no more.
 type MemoryReplay struct {
 	// How many proofs are remembered at once, at most; memory is taken as they
 	// come, about 45 bytes for each. When that many could all still be accepted, new
@@ -35,7 +37,15 @@ type MemoryReplay struct {
 	// `10000000`.
 	MaxEntries int `json:"max_entries,omitempty"`
 
+	// A file in which accepted proofs are recorded too, so that they stay refused
+	// after a restart, a crash or a kill of this process, and nothing is left to be
+	// judged by the start. One process at a time can use it. It grows to about 40
+	// bytes for each proof that is remembered at once. After a crash of the machine,
+	// or where the file is found damaged, the store begins anew. Default: none.
+	Persist string `json:"persist,omitempty"`
+
 	memory *replay.Memory
+	logger *zap.Logger
 }
 
 // CaddyModule returns the Caddy module information.
@@ -54,8 +64,8 @@ const memoryKey = "memory"
 // sharedMemory is a memory store in the pool.
 type sharedMemory struct{ *replay.Memory }
 
-// Destruct forgets everything: no handler is left that could ask.
-func (sharedMemory) Destruct() error { return nil }
+// Destruct ends the store: no handler is left that could ask.
+func (s sharedMemory) Destruct() error { return s.Close() }
 
 // Provision joins the process's memory store.
 func (m *MemoryReplay) Provision(ctx caddy.Context) error {
@@ -63,6 +73,11 @@ func (m *MemoryReplay) Provision(ctx caddy.Context) error {
 		return wrong("replay.max_entries", "%d is negative", m.MaxEntries)
 	}
 	m.MaxEntries = orDefault(m.MaxEntries, replay.DefaultMaxEntries)
+	var err error
+	if m.Persist, err = caddy.NewReplacer().ReplaceOrErr(m.Persist, true, true); err != nil {
+		return &settingError{"replay.persist", err}
+	}
+	m.logger = ctx.Logger()
 	companion, err := companionOf(ctx)
 	if err != nil {
 		return err
@@ -83,6 +98,36 @@ func (m *MemoryReplay) Provision(ctx caddy.Context) error {
 // ReplayStore implements ReplayModule.
 func (m *MemoryReplay) ReplayStore() replay.Store { return m.memory }
 
+// begin lets the store begin to record, by these settings until stop is called:
+// those of the configuration that follows count, or of the one before if this one
+// fails to load. The store lives on while any handler uses it.
+func (m *MemoryReplay) begin() (stop func(), err error) {
+	release := m.memory.Limit(m.MaxEntries)
+	if m.Persist == "" {
+		stop := m.memory.Begin()
+		return func() {
+			stop()
+			release()
+		}, nil
+	}
+	restored, closeFile, err := m.memory.Persist(m.Persist)
+	if err != nil {
+		release()
+		return nil, &settingError{"replay.persist", err}
+	}
+	fields := []zap.Field{zap.String("file", m.Persist), zap.Int("entries", restored.Entries)}
+	if restored.Lost != nil {
+		m.logger.Error("accepted proofs are missing in their file: those made up to now cannot be judged if this server has just started",
+			append(fields, zap.Error(restored.Lost))...)
+	} else {
+		m.logger.Info("accepted proofs are recorded in a file", fields...)
+	}
+	return func() {
+		closeFile()
+		release()
+	}, nil
+}
+
 // Cleanup leaves the memory store, if Provision joined it.
 func (m *MemoryReplay) Cleanup() error {
 	if m.memory == nil {
@@ -96,6 +141,7 @@ func (m *MemoryReplay) Cleanup() error {
 //
 //	replay memory {
 //	    max_entries <n>
+//	    persist     <file>
 //	}
 func (m *MemoryReplay) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	b := newBlock(d)
@@ -104,6 +150,7 @@ func (m *MemoryReplay) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	return b.each(map[string]func() error{
 		"max_entries": func() error { return b.count(&m.MaxEntries) },
+		"persist":     func() error { return b.text(&m.Persist) },
 	})
 }
 

@@ -23,11 +23,13 @@ const DefaultMaxEntries = 10_000_000
 type Memory struct {
 	Retention
 
-	now    func() time.Time
-	start  atomic.Int64 // the millisecond in which the store began to record
+	start  atomic.Int64  // the millisecond in which the store began to record
+	begun  chan struct{} // closed then
 	seed   maphash.Seed
 	census census
 	shards [shards]table
+
+	persistence persistence
 }
 
 const (
@@ -36,27 +38,31 @@ const (
 )
 
 // NewMemory returns an empty store for at most maxEntries live entries. Until
-// Begin it accepts nothing.
+// Begin or Persist it accepts nothing.
 func NewMemory(maxEntries int) *Memory { return newMemory(maxEntries, time.Now) }
 
 func newMemory(maxEntries int, now func() time.Time) *Memory {
-	m := &Memory{now: now, seed: maphash.MakeSeed()}
+	m := &Memory{seed: maphash.MakeSeed(), begun: make(chan struct{})}
+	m.now, m.changed = now, m.persistence.retain
 	m.start.Store(math.MaxInt64)
 	m.census = census{max: maxEntries, perSecond: make(map[uint32]int)}
 	return m
 }
 
-// Begin begins to record, unless the store has begun before. It knows nothing
-// of proofs that were made up to now: see ErrBeforeStart.
-func (m *Memory) Begin() {
-	now := m.now()
-	if m.start.CompareAndSwap(math.MaxInt64, now.UnixMilli()) {
-		m.begin(now)
+func (m *Memory) hasBegun() bool { return m.start.Load() != math.MaxInt64 }
+
+// startAt begins to record, unless the store has begun before.
+func (m *Memory) startAt(start int64) {
+	if m.start.CompareAndSwap(math.MaxInt64, start) {
+		close(m.begun)
 	}
 }
 
 // Record implements Store.
-func (m *Memory) Record(_ context.Context, use Use) error {
+func (m *Memory) Record(ctx context.Context, use Use) error {
+	if !m.hasBegun() {
+		m.awaitStart(ctx)
+	}
 	if m.beforeStart(use) {
 		return ErrBeforeStart
 	}
@@ -78,7 +84,52 @@ func (m *Memory) Record(_ context.Context, use Use) error {
 	if !m.census.add(admission) {
 		return ErrFull
 	}
+	if err := m.persistence.append(journalRecord{key, admission.Until, m.horizon.Load()}); err != nil {
+		m.census.remove(admission)
+		return err
+	}
 	shard.insert(key, position, admission, m.seed)
+	return nil
+}
+
+// patience is how long a proof waits for the store to begin.
+const patience = 10 * time.Second
+
+// awaitStart waits: a server may listen a moment before its store has read a file.
+func (m *Memory) awaitStart(ctx context.Context) {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-m.begun:
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// restore enters a record from a file, and reports whether it was not there.
+func (m *Memory) restore(r journalRecord, horizon uint32) bool {
+	position := r.key.position(m.seed)
+	shard := &m.shards[position>>(64-shardBits)]
+	position <<= shardBits
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	if shard.holds(r.key, position, horizon) {
+		return false
+	}
+	admission := Admission{Until: r.end, Horizon: horizon}
+	m.census.count(admission)
+	shard.insert(r.key, position, admission, m.seed)
+	return true
+}
+
+// copyTo appends all live entries to a file.
+func (m *Memory) copyTo(j *journal) error {
+	horizon := max(m.horizon.Load(), 1) // zero stands for no end
+	for i := range m.shards {
+		if err := m.shards[i].copyTo(j, horizon); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -141,12 +192,30 @@ func (c *census) add(a Admission) bool {
 	if c.live >= c.max {
 		return false
 	}
-	// Another call may have moved on meanwhile: such an entry is born dead.
-	if a.Until >= c.from {
-		c.perSecond[a.Until]++
-		c.live++
-	}
+	c.change(a, 1)
 	return true
+}
+
+// count counts an entry also if there are too many.
+func (c *census) count(a Admission) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.change(a, 1)
+}
+
+// remove takes back an entry that was counted.
+func (c *census) remove(a Admission) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.change(a, -1)
+}
+
+// change counts, unless another call has moved on past the entry's end meanwhile.
+func (c *census) change(a Admission, by int) {
+	if a.Until >= c.from {
+		c.perSecond[a.Until] += by
+		c.live += by
+	}
 }
 
 func (c *census) expire(horizon uint32) {

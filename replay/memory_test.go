@@ -86,13 +86,36 @@ func TestMemoryAcceptsNothingUntilItBegins(t *testing.T) {
 	c := new(clock)
 	c.unix.Store(epoch)
 	m := newMemory(10, c.now)
-	record(t, m, use(1, epoch), ErrBeforeStart)
-	record(t, m, use(1, 1<<40), ErrBeforeStart)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, iat := range []int64{epoch, epoch + 1, 1 << 40} {
+		if err := m.Record(gone, use(1, iat)); !errors.Is(err, ErrBeforeStart) {
+			t.Fatalf("Record: got %v", err)
+		}
+	}
 	m.Begin()
 	c.advance(5 * time.Second)
 	m.Begin() // changes nothing
 	record(t, m, use(1, epoch), ErrBeforeStart)
 	record(t, m, use(1, epoch+1), nil)
+}
+
+// A server may listen before its store has begun: what comes then waits for it.
+func TestMemoryAwaitsItsStart(t *testing.T) {
+	c := new(clock)
+	c.unix.Store(epoch)
+	m := newMemory(10, c.now)
+	answer := make(chan error)
+	go func() { answer <- m.Record(t.Context(), use(1, epoch+1)) }()
+	select {
+	case err := <-answer:
+		t.Fatalf("Record did not wait: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	m.Begin()
+	if err := <-answer; err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestMemoryWiderWindowRevivesNothing(t *testing.T) {

@@ -34,13 +34,20 @@ type Retention struct {
 	nonce    atomic.Uint32 // of its nonce
 
 	newest atomic.Uint32 // the highest end of a record, but not far ahead
+
+	// Nonces up to this millisecond may be in proofs that were accepted while nonces
+	// did not count, and of which the records did not heed them.
+	noncesFrom atomic.Int64
+
+	now     func() time.Time     // nil: time.Now
+	changed func(savedRetention) // called before an era begins; nil: nobody asks
 }
 
 // era is a time in which the same was retained.
 type era struct {
 	issuedAt, nonce             uint32 // lifetimes, in seconds
 	newestIssuedAt, newestNonce atomic.Uint32
-	ended                       uint32 // when the next one began
+	last                        uint32 // its records' last end, once another has begun
 }
 
 // Retain is the method of Store.
@@ -81,22 +88,63 @@ func (r *Retention) measure() {
 	if last.issuedAt == next.issuedAt && last.nonce == next.nonce {
 		return
 	}
+	now := r.clock()
+	if last.nonce == 0 && last.admitted() {
+		r.ignoreNonces(now)
+	}
+	// No iat is further ahead, and no request that began in it takes longer.
+	const ahead = uint32(FarAhead / time.Second)
+	last.last = max(r.horizon.Load(), second(now)) + max(ahead, last.issuedAt) + max(last.issuedAt, last.nonce)
+	r.publish(next, eras)
+}
+
+// publish begins an era. Those before that are over are forgotten, but not what
+// they let go of; and of too many the oldest are taken for one.
+func (r *Retention) publish(next *era, before []*era) {
 	horizon := r.horizon.Load()
-	last.ended = horizon
 	kept := []*era{next}
-	for _, e := range eras {
-		if !e.over(horizon) {
+	for _, e := range before {
+		if horizon > e.last {
+			r.letGo(e, horizon)
+		} else {
 			kept = append(kept, e)
 		}
+	}
+	for len(kept) > maxEras {
+		last := len(kept) - 1
+		kept = append(kept[:last-1], kept[last-1].with(kept[last]))
+	}
+	if r.changed != nil {
+		r.changed(r.save(kept))
 	}
 	r.eras.Store(&kept)
 }
 
-// over reports whether all records of an era are gone.
-func (e *era) over(horizon uint32) bool {
-	// No iat is further ahead, and no request that began in it is still on its way.
-	const slack = uint32(2 * FarAhead / time.Second)
-	return horizon > e.ended+max(e.issuedAt, e.nonce)+slack
+// admitted reports whether anything was admitted in an era. At the start of a
+// server, one begins with each handler that is set up.
+func (e *era) admitted() bool { return e.newestIssuedAt.Load() > 0 || e.newestNonce.Load() > 0 }
+
+// letGo raises what the store no longer knows to what an era has let go of.
+func (r *Retention) letGo(e *era, horizon uint32) {
+	raise(&r.issuedAt, floor(horizon, e.issuedAt, &e.newestIssuedAt))
+	raise(&r.nonce, floor(horizon, e.nonce, &e.newestNonce))
+}
+
+// ignoreNonces has all nonces up to now not count; or, if the clock was set back,
+// up to the horizon, which is where it was when the last proof was accepted.
+func (r *Retention) ignoreNonces(now time.Time) {
+	from := now.UnixMilli()
+	if horizon := r.horizon.Load(); horizon > second(now) {
+		from = int64(horizon)*1000 + 999
+	}
+	r.noncesFrom.Store(max(r.noncesFrom.Load(), from))
+}
+
+func (r *Retention) clock() time.Time {
+	if r.now != nil {
+		return r.now()
+	}
+	return time.Now()
 }
 
 func (r *Retention) all() []*era {
@@ -139,16 +187,16 @@ func (r *Retention) Admit(use Use, now time.Time) (Admission, error) {
 	}
 	horizon := r.advance(now)
 	for _, e := range eras {
-		raise(&r.issuedAt, floor(horizon, e.issuedAt, &e.newestIssuedAt))
-		raise(&r.nonce, floor(horizon, e.nonce, &e.newestNonce))
+		r.letGo(e, horizon)
 	}
 	switch {
 	case use.By&ByIssuedAt != 0 && issuedAt >= r.issuedAt.Load():
-	case use.By&ByNonce != 0 && nonce >= r.nonce.Load():
+	case use.By&ByNonce != 0 && nonce >= r.nonce.Load() && use.Nonce.UnixMilli() > r.noncesFrom.Load():
 	default:
 		return Admission{}, ErrForgotten
 	}
 	raise(&r.newest, min(until, second(now)+max(current.issuedAt, current.nonce)))
+	r.advance(now) // as far as this proof lets it
 	return Admission{until, horizon}, nil
 }
 

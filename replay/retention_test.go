@@ -1,10 +1,10 @@
 package replay
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 )
@@ -21,6 +21,7 @@ func withNonce(n int, iat, nonce int64) Use {
 func newNonceMemory(t *testing.T) (*Memory, *clock) {
 	m, c := newTestMemory(t, 1000)
 	m.Retain(Lifetimes{IssuedAt: 70 * time.Second, Nonce: 300 * time.Second})
+	c.advance(time.Second) // nonces begin to count
 	return m, c
 }
 
@@ -94,94 +95,215 @@ func TestMemoryNonceOfBeforeTheStart(t *testing.T) {
 	record(t, m, u, ErrBeforeStart)
 }
 
+// What was accepted while nonces did not count may have held one, which the
+// record did not heed.
+func TestMemoryNonceOfBeforeNoncesCounted(t *testing.T) {
+	m, c := newTestMemory(t, 10)
+	c.advance(100 * time.Second)
+	u := use(1, c.now().Unix())
+	record(t, m, u, nil)
+	m.Retain(Lifetimes{IssuedAt: 70 * time.Second, Nonce: 300 * time.Second})
+	c.advance(100 * time.Second)
+	record(t, m, withNonce(1, u.IssuedAt.Unix(), u.IssuedAt.Unix()-10), ErrForgotten)
+	record(t, m, withNonce(2, u.IssuedAt.Unix(), c.now().Unix()), nil)
+}
+
 // Whatever lifetimes and clocks do, no proof is accepted twice. And where they do
-// nothing unusual, every fresh proof is accepted once.
+// nothing unusual, every fresh proof is accepted once. With a file, restarts are
+// nothing unusual.
 func TestMemoryNeverTwice(t *testing.T) {
-	for seed := range uint64(30) {
+	for seed := range uint64(20) {
 		for _, unusual := range []bool{false, true} {
-			t.Run(fmt.Sprint(seed, unusual), func(t *testing.T) { neverTwice(t, rand.New(rand.NewPCG(seed, 1)), unusual) })
+			for _, file := range []bool{false, true} {
+				if file && seed >= 5 {
+					continue // they take long
+				}
+				t.Run(fmt.Sprint(seed, unusual, file), func(t *testing.T) {
+					n := &neverTwice{T: t, random: rand.New(rand.NewPCG(seed, 1)), unusual: unusual, clock: newClock()}
+					if file {
+						n.path = newPath(t)
+					}
+					n.run()
+				})
+			}
 		}
 	}
 }
 
-func neverTwice(t *testing.T, random *rand.Rand, unusual bool) {
-	c := new(clock)
-	c.unix.Store(epoch)
-	m := newMemory(1<<30, c.now)
-	m.Begin()
-	c.advance(2 * time.Second)
+// neverTwice is a handler and its clients, which use proofs again and again.
+type neverTwice struct {
+	*testing.T
+	*clock
+	random  *rand.Rand
+	unusual bool
+	path    string // of the file; empty: there is none
+
+	m             *Memory
+	lifetimes     Lifetimes
+	release, stop func()
+	proofs        []*madeProof
+	accepted      int
+}
+
+type madeProof struct {
+	Use
+	accepted bool
+}
+
+func (n *neverTwice) run() {
+	n.lifetimes = n.someLifetimes()
+	n.start()
+	n.advance(2 * time.Second)
+	for step := range 3000 {
+		n.event(step)
+		n.use(n.proof(step))
+	}
+	if n.accepted < 100 {
+		n.Errorf("only %d proofs were accepted", n.accepted)
+	}
+}
+
+func (n *neverTwice) someLifetimes() Lifetimes {
+	l := Lifetimes{IssuedAt: n.seconds(10, 110), Nonce: n.seconds(10, 310)}
+	if n.random.IntN(4) == 0 {
+		l.Nonce = 0
+	}
+	return l
+}
+
+func (n *neverTwice) seconds(from, to int) time.Duration {
+	return time.Duration(from+n.random.IntN(to-from)) * time.Second
+}
+
+// start is the start of a process.
+func (n *neverTwice) start() {
+	n.m = newMemory(1<<30, n.now)
+	n.release = n.m.Retain(n.lifetimes)
+	if n.path == "" {
+		n.stop = n.m.Begin()
+		return
+	}
+	restored, stop, err := n.m.Persist(n.path)
+	if err != nil {
+		n.Fatal(err)
+	}
+	n.stop = stop
+	if restored.Lost != nil {
+		if !n.unusual {
+			n.Fatal(restored.Lost)
+		}
+		// A proof that was dated ahead can be used once more: see ErrBeforeStart.
+		n.proofs = slices.DeleteFunc(n.proofs, func(p *madeProof) bool { return p.IssuedAt.After(n.now()) })
+	}
+}
+
+// event is what may come between two uses.
+func (n *neverTwice) event(step int) {
+	switch event := n.random.IntN(400); {
+	case event < 100:
+		n.advance(n.seconds(1, 6))
+	case event < 110 && n.unusual:
+		n.lifetimes = n.someLifetimes()
+		next := n.m.Retain(n.lifetimes)
+		n.release()
+		n.release = next
+	case event == 111 && n.unusual:
+		n.advance(-n.seconds(0, 100))
+	case event == 112 && n.unusual:
+		ahead := n.seconds(0, 400)
+		n.advance(ahead)
+		_ = n.m.Record(n.Context(), use(-step, n.now().Unix()))
+		n.advance(-ahead)
+	case event == 113 && n.unusual:
+		n.advance(n.seconds(0, 4*3600))
+		n.m.Entries()
+	case event < 120 && n.path != "":
+		n.restart()
+	case event < 123 && n.path != "" && n.unusual:
+		n.reload()
+	}
+}
+
+// restart kills the process, or stops it.
+func (n *neverTwice) restart() {
+	if n.random.IntN(2) == 0 {
+		n.path = killed(n, n.path)
+	} else {
+		n.stop()
+	}
+	closed(n, n.m)
+	switch event := n.random.IntN(8); {
+	case event < 2:
+		n.advance(n.seconds(0, 100))
+	case event == 2 && n.unusual:
+		n.advance(-n.seconds(0, 100))
+	case event == 3 && n.unusual:
+		n.lifetimes = n.someLifetimes()
+	}
+	n.start()
+}
+
+// reload changes to another file; or for a while, in which the process may end, to
+// none.
+func (n *neverTwice) reload() {
+	if n.random.IntN(2) == 0 {
+		n.stop = reload(n, n.m, n.stop, "")
+		if n.random.IntN(2) == 0 {
+			n.use(n.proof(1 << 20 * n.random.IntN(1<<20)))
+			n.stop()
+			closed(n, n.m)
+			n.start()
+			return
+		}
+	} else {
+		n.path = newPath(n)
+	}
+	n.stop = reload(n, n.m, n.stop, n.path)
+}
+
+// proof returns a new proof, or one of late.
+func (n *neverTwice) proof(step int) *madeProof {
+	if len(n.proofs) > 0 && n.random.IntN(3) > 0 {
+		return n.proofs[max(0, len(n.proofs)-1-n.random.IntN(600))]
+	}
+	now := n.now().Unix()
+	p := &madeProof{Use: use(step, now-60+n.random.Int64N(120))}
+	if n.random.IntN(10) == 0 {
+		p.IssuedAt = time.Unix(now+n.random.Int64N(3600), 0)
+	}
+	if n.random.IntN(2) == 0 {
+		p.Nonce = time.Unix(now, 0)
+	}
+	n.proofs = append(n.proofs, p)
+	return p
+}
+
+// use does what a handler with these lifetimes would do.
+func (n *neverTwice) use(p *madeProof) {
 	const skew = 10
-	var lifetimes Lifetimes
-	release := func() {}
-	reload := func() {
-		lifetimes = Lifetimes{IssuedAt: time.Duration(10+random.IntN(100)) * time.Second, Nonce: time.Duration(10+random.IntN(300)) * time.Second}
-		next := m.Retain(lifetimes)
-		release()
-		release = next
+	now, iat, u := n.now().Unix(), p.IssuedAt.Unix(), p.Use
+	u.By = 0
+	if iat >= now-int64(n.lifetimes.IssuedAt/time.Second) && iat <= now+skew {
+		u.By |= ByIssuedAt
 	}
-	reload()
-	type made struct {
-		Use
-		accepted bool
+	if n.lifetimes.Nonce == 0 {
+		u.Nonce = time.Time{}
+	} else if nonce := p.Nonce.Unix(); !p.Nonce.IsZero() && nonce >= now-int64(n.lifetimes.Nonce/time.Second) && nonce <= now+skew {
+		u.By |= ByNonce
 	}
-	var proofs []*made
-	accepted := 0
-	for n := range 6000 {
-		now := c.now().Unix()
-		switch event := random.IntN(400); {
-		case event < 100:
-			c.advance(time.Duration(1+random.IntN(5)) * time.Second)
-		case event < 110 && unusual:
-			reload()
-		case event == 111 && unusual:
-			c.advance(-time.Duration(random.IntN(100)) * time.Second)
-		case event == 112 && unusual:
-			ahead := time.Duration(random.IntN(400)) * time.Second
-			c.advance(ahead)
-			_ = m.Record(context.Background(), use(-n, c.now().Unix()))
-			c.advance(-ahead)
-		}
-		var p *made
-		fresh := len(proofs) == 0 || random.IntN(3) == 0
-		if fresh {
-			p = &made{Use: use(n, now-60+random.Int64N(120))}
-			if random.IntN(10) == 0 {
-				p.IssuedAt = time.Unix(now+random.Int64N(3600), 0)
-			}
-			if random.IntN(2) == 0 {
-				p.Nonce = time.Unix(now, 0)
-			}
-			proofs = append(proofs, p)
-		} else {
-			p = proofs[max(0, len(proofs)-1-random.IntN(600))]
-		}
-		// what a handler with these lifetimes would do
-		now = c.now().Unix()
-		iat, nonce := p.IssuedAt.Unix(), p.Nonce.Unix()
-		p.By = 0
-		if iat >= now-int64(lifetimes.IssuedAt/time.Second) && iat <= now+skew {
-			p.By |= ByIssuedAt
-		}
-		if !p.Nonce.IsZero() && nonce >= now-int64(lifetimes.Nonce/time.Second) && nonce <= now+skew {
-			p.By |= ByNonce
-		}
-		if p.By == 0 || iat <= epoch {
-			continue
-		}
-		err := m.Record(context.Background(), p.Use)
-		switch {
-		case err == nil && p.accepted:
-			t.Fatalf("proof %+v was accepted twice, at %d", p.Use, now)
-		case err == nil:
-			p.accepted = true
-			accepted++
-		case !p.accepted && !unusual:
-			t.Fatalf("proof %+v, which is unused, was refused at %d: %v", p.Use, now, err)
-		case errors.Is(err, ErrReplayed) && !p.accepted:
-			t.Fatalf("proof %+v is unused, but said to be a replay", p.Use)
-		}
+	if u.By == 0 || iat <= epoch {
+		return
 	}
-	if accepted < 200 {
-		t.Errorf("only %d proofs were accepted", accepted)
+	err := n.m.Record(n.Context(), u)
+	switch {
+	case err == nil && p.accepted:
+		n.Fatalf("proof %+v was accepted twice, at %d", u, now)
+	case err == nil:
+		p.accepted = true
+		n.accepted++
+	case !p.accepted && !n.unusual:
+		n.Fatalf("proof %+v, which is unused, was refused at %d: %v", u, now, err)
+	case errors.Is(err, ErrReplayed) && !p.accepted:
+		n.Fatalf("proof %+v is unused, but said to be a replay", u)
 	}
 }

@@ -138,3 +138,28 @@ func (t *table) newPage(depth uint32) uint32 {
 	t.chunks[last] = append(t.chunks[last], page{depth: depth})
 	return uint32(last)<<chunkBits | uint32(len(t.chunks[last])-1)
 }
+
+// await returns when those are done that work on the table now.
+func (t *table) await() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+}
+
+// copyTo appends the live entries to a file.
+func (t *table) copyTo(j *journal, horizon uint32) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, chunk := range t.chunks {
+		for i := range chunk {
+			for slot, end := range chunk[i].ends {
+				if end < horizon {
+					continue
+				}
+				if err := j.append(journalRecord{chunk[i].keys[slot], end, horizon}); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,235 @@
+package replay
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// persistence is where a Memory's records are kept besides.
+type persistence struct {
+	mu       sync.Mutex
+	files    []*persistentFile          // those in use, or the last one that was
+	journals atomic.Pointer[[]*journal] // of the files
+}
+
+// persistentFile is a file, or stands for having none.
+type persistentFile struct {
+	*journal // nil: none
+	path     string
+	users    int
+}
+
+// Restored is what Persist found.
+type Restored struct {
+	// Entries of the file are alive.
+	Entries int
+	// Lost is why something that was accepted may not be among them; nil: all is.
+	Lost error
+}
+
+// Begin begins to record, unless the store has begun before. It knows nothing of
+// proofs that were made up to now: see ErrBeforeStart. Until release is called, a
+// file that Persist has opened is not needed.
+func (m *Memory) Begin() (release func()) {
+	p := &m.persistence
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !m.hasBegun() {
+		now := m.now()
+		m.begin(now)
+		m.startAt(now.UnixMilli())
+	}
+	none := p.find("")
+	if none == nil {
+		none = new(persistentFile)
+		p.set(append(slices.Clone(p.files), none))
+	}
+	return m.use(none)
+}
+
+// Persist has everything that the store accepts recorded in a file too, before it
+// counts as accepted, until release is called and something else is in use. A
+// store that has not begun gets what is in the file, and begins when that did: it
+// knows all of before. To one that has begun, what it holds is copied into the
+// file.
+//
+// A record survives any death of the process, but not a crash of the machine:
+// after that, as after damage, a store begins anew, by the rule of
+// ErrBeforeStart. Errors say that the file is not a store's, is open in another
+// process, or cannot be written.
+func (m *Memory) Persist(path string) (restored Restored, release func(), err error) {
+	if path, err = filepath.Abs(path); err != nil {
+		return restored, nil, err
+	}
+	p := &m.persistence
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	file := p.find(path)
+	if file == nil {
+		file = &persistentFile{path: path}
+		if restored, err = m.open(file); err != nil {
+			return restored, nil, err
+		}
+	}
+	return restored, m.use(file), nil
+}
+
+// open opens a file and adds it to those that are written.
+func (m *Memory) open(file *persistentFile) (restored Restored, err error) {
+	j, lost, err := openJournal(file.path)
+	if err != nil {
+		return restored, err
+	}
+	begun, start := m.hasBegun(), m.start.Load()
+	state := partOfIt // who finds the file before it is complete must not take it for that
+	switch {
+	case begun:
+		if !errors.Is(lost, errDamaged) {
+			lost = nil // the store knows better
+		}
+	case lost == nil && j.header.Start != 0:
+		state, start = allIfAlive, j.header.Start
+	default:
+		now := m.now()
+		m.begin(now)
+		start = now.UnixMilli()
+	}
+	restored.Lost = lost
+	err = j.begin(state)
+	if err == nil {
+		m.adopt(j.header.Retained, j.horizon, j.newest)
+		restored.Entries, err = m.fill(j)
+	}
+	if err == nil {
+		file.journal = j
+		m.persistence.set(append(slices.Clone(m.persistence.files), file))
+		m.announce()
+		if begun {
+			err = m.copyTo(j)
+		}
+	}
+	if err == nil {
+		err = j.complete(start)
+	}
+	if err != nil {
+		m.remove(file)
+		return restored, errors.Join(fmt.Errorf("%s: %w", file.path, err), j.file.Close())
+	}
+	m.startAt(start)
+	return restored, nil
+}
+
+// fill enters the records of a file, and returns how many are alive and new.
+func (m *Memory) fill(j *journal) (entries int, err error) {
+	horizon := m.advance(m.now())
+	err = j.each(func(r journalRecord, _ place) {
+		if r.end >= horizon && m.restore(r, horizon) {
+			entries++
+		}
+	})
+	return entries, err
+}
+
+// use has a file, or none, in use until release is called.
+func (m *Memory) use(file *persistentFile) (release func()) {
+	file.users++
+	m.leaveUnused()
+	return func() {
+		m.persistence.mu.Lock()
+		defer m.persistence.mu.Unlock()
+		file.users--
+		m.leaveUnused()
+	}
+}
+
+// leaveUnused lets go of files that nobody uses, as soon as something else is in
+// use: when a server stops, requests may come for longer than it uses its file.
+func (m *Memory) leaveUnused() {
+	p := &m.persistence
+	if !slices.ContainsFunc(p.files, func(f *persistentFile) bool { return f.users > 0 }) {
+		return
+	}
+	for _, file := range slices.Clone(p.files) {
+		if file.users > 0 {
+			continue
+		}
+		if file.journal == nil {
+			m.remove(file)
+			continue
+		}
+		_ = file.leave() // fails if the disk does
+		m.remove(file)
+		_ = file.close() // what was in it is in memory
+	}
+}
+
+// remove has a file written no more.
+func (m *Memory) remove(file *persistentFile) {
+	p := &m.persistence
+	p.set(slices.DeleteFunc(slices.Clone(p.files), func(f *persistentFile) bool { return f == file }))
+	// Whoever still has it at hand holds a shard's lock.
+	for i := range m.shards {
+		m.shards[i].await()
+	}
+}
+
+// Close ends the store: where it has a file, which is then in order, it records
+// nothing any more.
+func (m *Memory) Close() error {
+	p := &m.persistence
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var errs []error
+	for _, j := range p.all() {
+		errs = append(errs, j.close())
+	}
+	return errors.Join(errs...)
+}
+
+func (p *persistence) find(path string) *persistentFile {
+	for _, file := range p.files {
+		if file.path == path {
+			return file
+		}
+	}
+	return nil
+}
+
+func (p *persistence) set(files []*persistentFile) {
+	p.files = files
+	var journals []*journal
+	for _, file := range files {
+		if file.journal != nil {
+			journals = append(journals, file.journal)
+		}
+	}
+	p.journals.Store(&journals)
+}
+
+func (p *persistence) all() []*journal {
+	if journals := p.journals.Load(); journals != nil {
+		return *journals
+	}
+	return nil
+}
+
+// append writes a record to the files.
+func (p *persistence) append(r journalRecord) error {
+	for _, j := range p.all() {
+		if err := j.append(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// retain has the files say by what lifetimes records are let go of.
+func (p *persistence) retain(s savedRetention) {
+	for _, j := range p.all() {
+		j.retain(s)
+	}
+}

@@ -1,0 +1,929 @@
+package replay
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// gone is the context of a request that nobody waits for.
+func gone(t testing.TB) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
+}
+
+// both are lifetimes where nonces count, and short ones where they do not.
+var (
+	short = Lifetimes{IssuedAt: lifetime}
+	both  = Lifetimes{IssuedAt: lifetime, Nonce: 5 * time.Minute}
+	wide  = Lifetimes{IssuedAt: 20 * time.Minute, Nonce: 30 * time.Minute}
+)
+
+func newClock() *clock {
+	c := new(clock)
+	c.unix.Store(epoch)
+	return c
+}
+
+func newPath(t testing.TB) string { return filepath.Join(fastDir(t), "proofs") }
+
+// whole fails unless a file had everything.
+func whole(t testing.TB, m *Memory, r Restored) *Memory {
+	t.Helper()
+	if r.Lost != nil {
+		t.Fatalf("lost: %v", r.Lost)
+	}
+	return m
+}
+
+func closed(t testing.TB, m *Memory) {
+	t.Helper()
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// After a restart, what was used is known, and what was not is good: also what was
+// made before. After a kill too.
+func TestPersistRestart(t *testing.T) {
+	for _, kill := range []bool{false, true} {
+		c, path := newClock(), newPath(t)
+		m, restored := persisted(t, c, path, both)
+		whole(t, m, restored)
+		record(t, m, use(1, epoch), ErrBeforeStart) // a new file knows nothing
+		c.advance(10 * time.Second)
+		early := withNonce(0, epoch-3600, epoch+5)
+		record(t, m, early, nil)
+		for n := range 100 {
+			record(t, m, use(n+1, epoch+int64(n%10)+1), nil)
+		}
+		for range 3 {
+			if kill {
+				path = killed(t, path)
+			} else {
+				closed(t, m)
+			}
+			c.advance(5 * time.Second)
+			m, restored = persisted(t, c, path, both)
+			if whole(t, m, restored); restored.Entries != 101 {
+				t.Errorf("%d entries", restored.Entries)
+			}
+			record(t, m, early, ErrReplayed)
+			for n := range 100 {
+				record(t, m, use(n+1, epoch+int64(n%10)+1), ErrReplayed)
+			}
+			record(t, m, use(1, epoch), ErrBeforeStart) // the start is the first one
+			if live, _ := m.Entries(); live != 101 {
+				t.Errorf("%d entries", live)
+			}
+		}
+		record(t, m, use(200, epoch+3), nil) // made before the start, and not used
+		record(t, m, withNonce(201, 1, epoch+5), nil)
+		record(t, m, use(202, c.now().Unix()), nil)
+		c.unix.Store(epoch + 5 + 300) // the last second of the nonce
+		record(t, m, early, ErrReplayed)
+		c.advance(time.Second)
+		record(t, m, use(203, c.now().Unix()), nil)
+		record(t, m, early, ErrForgotten)
+	}
+}
+
+// What ends while no process runs stays refused, also by a wider window.
+func TestPersistRestartLongAfter(t *testing.T) {
+	for _, away := range []time.Duration{time.Minute, time.Hour, 12 * time.Hour} {
+		c, path := newClock(), newPath(t)
+		m, _ := persisted(t, c, path, short)
+		c.advance(12 * time.Hour) // idle
+		u := use(1, c.now().Unix())
+		record(t, m, u, nil)
+		path = killed(t, path)
+		c.advance(away)
+		longer := Lifetimes{IssuedAt: 24 * time.Hour, Nonce: 24 * time.Hour}
+		m, restored := persisted(t, c, path, longer)
+		whole(t, m, restored)
+		for range 200 {
+			if err := m.Record(t.Context(), u); err == nil {
+				t.Fatalf("after %v: accepted twice", away)
+			}
+			record(t, m, use(int(c.unix.Load()), c.now().Unix()), nil)
+			c.advance(time.Second)
+		}
+	}
+}
+
+// What an era let go of stays refused when nothing else tells of the era: after a
+// reload and a restart, and whatever has moved the horizon.
+func TestPersistForgottenEra(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		c, path := newClock(), newPath(t)
+		m, _ := persisted(t, c, path, Lifetimes{})
+		release := m.Retain(Lifetimes{IssuedAt: 10 * time.Second})
+		c.advance(24 * time.Hour) // idle, so that the horizon lags
+		u := use(1, c.now().Unix())
+		record(t, m, u, nil)
+		for n := range 4 {
+			next := m.Retain(Lifetimes{IssuedAt: 24*time.Hour + time.Duration(n)*time.Second})
+			release()
+			release = next
+			c.advance(time.Hour)
+			m.Entries() // as metrics do
+			record(t, m, use(100+n, c.now().Unix()), nil)
+			m.Entries()
+			if restart {
+				path = killed(t, path)
+				m, _ = persisted(t, c, path, Lifetimes{})
+				release = m.Retain(Lifetimes{IssuedAt: 24*time.Hour + time.Duration(n)*time.Second})
+			}
+		}
+		if n := len(m.all()); n > 6 {
+			t.Errorf("%d eras", n)
+		}
+		record(t, m, u, ErrForgotten)
+	}
+}
+
+// A clock skew of a day lets an iat lie so far ahead.
+func TestPersistFarAhead(t *testing.T) {
+	c, path := newClock(), newPath(t)
+	day := Lifetimes{IssuedAt: 24*time.Hour + time.Minute}
+	m, _ := persisted(t, c, path, day)
+	c.advance(time.Minute)
+	u := use(1, c.now().Add(23*time.Hour).Unix())
+	record(t, m, u, nil)
+	for range 48 {
+		c.advance(time.Hour)
+		path = killed(t, path)
+		m, _ = persisted(t, c, path, Lifetimes{IssuedAt: 7 * 24 * time.Hour})
+		if err := m.Record(t.Context(), u); err == nil {
+			t.Fatalf("accepted twice, %v after", time.Duration(c.unix.Load()-epoch)*time.Second)
+		}
+		record(t, m, use(int(c.unix.Load()), c.now().Unix()), nil)
+	}
+}
+
+// A narrower window, a restart, the wide one again: nothing comes back, and soon
+// nothing that is new is refused.
+func TestPersistLifetimesAcrossRestarts(t *testing.T) {
+	c, path := newClock(), newPath(t)
+	m, _ := persisted(t, c, path, wide)
+	c.advance(100 * time.Second)
+	first := use(1, c.now().Unix()) // recorded for 20 minutes
+	record(t, m, first, nil)
+	path = killed(t, path)
+	m, _ = persisted(t, c, path, Lifetimes{IssuedAt: 10 * time.Second})
+	record(t, m, first, ErrReplayed)
+	second := use(2, c.now().Unix()) // for ten seconds
+	record(t, m, second, nil)
+	path = killed(t, path)
+	c.advance(20 * time.Second)
+	m, restored := persisted(t, c, path, wide)
+	whole(t, m, restored)
+	for _, u := range []Use{first, second} {
+		record(t, m, u, ErrForgotten)
+	}
+	record(t, m, use(3, c.now().Unix()), nil)
+	c.advance(20 * time.Minute)
+	record(t, m, first, ErrForgotten)
+	record(t, m, use(4, c.now().Unix()-20), nil)
+}
+
+// An era that ended long ago refuses nothing that is new, although the file has it.
+func TestPersistEraOfLongAgo(t *testing.T) {
+	c, path := newClock(), newPath(t)
+	m, _ := persisted(t, c, path, Lifetimes{})
+	narrow := m.Retain(Lifetimes{IssuedAt: 5 * time.Second})
+	c.advance(10 * time.Second)
+	record(t, m, use(1, c.now().Unix()), nil)
+	m.Retain(short)
+	narrow()
+	c.advance(8 * time.Hour)
+	record(t, m, use(2, c.now().Unix()), nil)
+	m, _ = persisted(t, c, killed(t, path), short)
+	record(t, m, use(3, c.now().Unix()-60), nil)
+}
+
+// Handlers are set up one after the other, at each start: nothing that is new is
+// refused for what the first of them says alone.
+func TestPersistHandlersThatDiffer(t *testing.T) {
+	c, path := newClock(), newPath(t)
+	for range 3 {
+		m := newMemory(1<<30, c.now)
+		m.Retain(Lifetimes{IssuedAt: 10 * time.Second})
+		m.Retain(short)
+		m.Retain(both)
+		_, _, err := m.Persist(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := c.now().Unix()
+		if now > epoch {
+			record(t, m, use(int(now), now-60), nil)
+			record(t, m, withNonce(int(now)+1, now-3600, now-60), nil)
+		}
+		path = killed(t, path)
+		closed(t, m)
+		c.advance(100 * time.Second)
+	}
+}
+
+// What was accepted while nonces did not count may have held one.
+func TestPersistNoncesAcrossRestarts(t *testing.T) {
+	for _, order := range []string{"restart", "reload, restart", "restart, reload", "reload, restart, restart"} {
+		t.Run(order, func(t *testing.T) {
+			c, path := newClock(), newPath(t)
+			m, _ := persisted(t, c, path, short)
+			c.advance(100 * time.Second)
+			now := c.now().Unix()
+			record(t, m, use(1, now), nil) // with a nonce of just before
+			lifetimes := short
+			for step := range strings.SplitSeq(order, ", ") {
+				c.advance(time.Second)
+				if step == "reload" {
+					m.Retain(both)
+					lifetimes = both
+					record(t, m, use(int(c.unix.Load()), c.now().Unix()), nil)
+					continue
+				}
+				if !strings.Contains(order, "reload") {
+					lifetimes = both
+				}
+				path = killed(t, path)
+				m, _ = persisted(t, c, path, lifetimes)
+			}
+			c.advance(100 * time.Second)
+			record(t, m, use(2, c.now().Unix()), nil)
+			record(t, m, withNonce(1, now, now-1), ErrForgotten)
+			record(t, m, withNonce(3, now, c.now().Unix()-1), nil)
+		})
+	}
+}
+
+// A clock that is set back brings nothing back that was written over.
+func TestPersistClockSetBack(t *testing.T) {
+	c, path := newClock(), newPath(t)
+	m, _ := persisted(t, c, path, short)
+	c.advance(100 * time.Second)
+	old := c.now().Unix()
+	for n := range 3 * blockSlots {
+		record(t, m, use(n, old), nil)
+	}
+	c.advance(100 * time.Second)
+	for n := range 2*blockSlots + 5 { // over the old ones
+		record(t, m, use(1e6+n, c.now().Unix()), nil)
+	}
+	c.advance(-100 * time.Second)
+	m, restored := persisted(t, c, killed(t, path), short)
+	whole(t, m, restored)
+	for n := range 3 * blockSlots {
+		record(t, m, use(n, old), ErrForgotten)
+	}
+	for n := range 2*blockSlots + 5 {
+		record(t, m, use(1e6+n, old+100), ErrReplayed)
+	}
+	record(t, m, use(1e7, old+101), nil)
+}
+
+// A machine that starts with a clock far ahead shuts nothing out for good.
+func TestPersistStartsWithAWrongClock(t *testing.T) {
+	c, path := newClock(), newPath(t)
+	m, _ := persisted(t, c, path, short)
+	c.advance(100 * time.Second)
+	u := use(1, c.now().Unix())
+	record(t, m, u, nil)
+	path = killed(t, path)
+	c.advance(1000 * time.Hour)
+	m, _ = persisted(t, c, path, short)
+	record(t, m, u, ErrForgotten)
+	c.advance(-1000 * time.Hour)
+	c.advance(2 * time.Second)
+	record(t, m, u, ErrForgotten)
+	record(t, m, use(2, c.now().Unix()), nil)
+}
+
+// More than fits under a new limit stays.
+func TestPersistSmallerLimit(t *testing.T) {
+	c, path := newClock(), newPath(t)
+	m, _ := persisted(t, c, path, short)
+	c.advance(10 * time.Second)
+	for n := range 100 {
+		record(t, m, use(n, epoch+10), nil)
+	}
+	path = killed(t, path)
+	m = newMemory(10, c.now)
+	m.Retain(short)
+	if restored, _, err := m.Persist(path); err != nil || restored.Entries != 100 {
+		t.Fatal(restored, err)
+	}
+	for n := range 100 {
+		record(t, m, use(n, epoch+10), ErrReplayed)
+	}
+	record(t, m, use(100, epoch+10), ErrFull)
+	if live, limit := m.Entries(); live != 100 || limit != 10 {
+		t.Errorf("%d of %d", live, limit)
+	}
+	c.advance(lifetime + time.Second)
+	record(t, m, use(101, c.now().Unix()), nil)
+	if live, _ := m.Entries(); live != 1 {
+		t.Errorf("%d entries", live)
+	}
+}
+
+// reload is what Caddy does with a configuration that names a file, or none: it
+// starts before the one of before stops.
+func reload(t testing.TB, m *Memory, before func(), path string) (stop func()) {
+	t.Helper()
+	if path == "" {
+		stop = m.Begin()
+	} else {
+		_, release, err := m.Persist(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop = release
+	}
+	if before != nil {
+		before()
+	}
+	return stop
+}
+
+// Through reloads to another file, to none, and back, the file in use has
+// everything, and one that is not in use is not taken for that.
+func TestPersistReload(t *testing.T) {
+	c, one, two := newClock(), newPath(t), newPath(t)
+	m, n := newMemory(1<<30, c.now), 0
+	m.Retain(short)
+	var stop func()
+	for _, path := range []string{one, one, two, "", two, one, "", "", one} {
+		stop = reload(t, m, stop, path)
+		c.advance(time.Second)
+		n++
+		record(t, m, use(n, c.now().Unix()), nil)
+		for _, other := range []string{one, two} {
+			if _, err := os.Stat(other); err != nil {
+				continue
+			}
+			restarted, restored := persisted(t, c, killed(t, other), short)
+			if other != path && restored.Lost == nil {
+				t.Fatalf("step %d: a file that is not in use was taken for all", n)
+			}
+			for used := range n {
+				want := ErrReplayed
+				if other != path {
+					want = ErrBeforeStart
+				}
+				record(t, restarted, use(used+1, epoch+int64(used)+1), want)
+			}
+			if other == path {
+				record(t, whole(t, restarted, restored), use(99, epoch+1), nil)
+			}
+		}
+	}
+	m.persistence.mu.Lock()
+	defer m.persistence.mu.Unlock()
+	if len(m.persistence.files) != 1 || m.persistence.files[0].users != 1 {
+		t.Errorf("%d files", len(m.persistence.files))
+	}
+}
+
+// A reload that fails leaves everything as it was.
+func TestPersistFailedReload(t *testing.T) {
+	c, one, two := newClock(), newPath(t), newPath(t)
+	m := newMemory(1<<30, c.now)
+	m.Retain(short)
+	reload(t, m, nil, one)
+	c.advance(time.Second)
+	record(t, m, use(1, epoch+1), nil)
+	for _, path := range []string{two, one, ""} {
+		reload(t, m, nil, path)() // another app fails to start
+	}
+	if err := os.WriteFile(two, []byte("something else"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := m.Persist(two); err == nil {
+		t.Fatal("took a foreign file")
+	}
+	record(t, m, use(2, epoch+1), nil)
+	restarted, restored := persisted(t, c, killed(t, one), short)
+	for n := range 2 {
+		record(t, whole(t, restarted, restored), use(n+1, epoch+1), ErrReplayed)
+	}
+	if two, err := os.ReadFile(two); err != nil || string(two) != "something else" {
+		t.Errorf("the foreign file is now %q, %v", two, err)
+	}
+}
+
+// The first start may fail, and another follow: the file is in order.
+func TestPersistFailedStart(t *testing.T) {
+	c, path := newClock(), newPath(t)
+	for n := range 5 {
+		m := newMemory(1<<30, c.now)
+		m.Retain(short)
+		stop := reload(t, m, nil, path)
+		c.advance(time.Second)
+		record(t, m, use(n, c.now().Unix()), nil)
+		stop()
+		closed(t, m)
+	}
+	m, restored := persisted(t, c, path, short)
+	for n := range 5 {
+		record(t, whole(t, m, restored), use(n, epoch+int64(n)+1), ErrReplayed)
+	}
+}
+
+// When a server stops, requests may come after it has let go of the file: they are
+// recorded in it, and after its end refused.
+func TestPersistWhileStopping(t *testing.T) {
+	c, path := newClock(), newPath(t)
+	m := newMemory(1<<30, c.now)
+	m.Retain(short)
+	stop := reload(t, m, nil, path)
+	c.advance(time.Second)
+	stop()
+	record(t, m, use(1, epoch+1), nil)
+	closed(t, m)
+	if err := m.Record(t.Context(), use(2, epoch+1)); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("got %v", err)
+	}
+	m, restored := persisted(t, c, path, short)
+	record(t, whole(t, m, restored), use(1, epoch+1), ErrReplayed)
+	record(t, m, use(2, epoch+1), nil)
+}
+
+// A file that the machine's end may have taken something from is used on, and
+// nothing of before is judged; one that was closed in order has everything.
+func TestPersistMachineRestarted(t *testing.T) {
+	content, c := usedFile(t, 10)
+	path := written(t, fastDir(t), withHeader(t, content, func(h *header) { h.Boot[3]++ }))
+	m, restored := persisted(t, c, path, short)
+	record(t, whole(t, m, restored), use(1, epoch+5), ErrReplayed)
+	record(t, m, use(11, epoch+5), nil)
+
+	content, err := os.ReadFile(path) // as if the machine went down now
+	if err != nil {
+		t.Fatal(err)
+	}
+	path = written(t, fastDir(t), withHeader(t, content, func(h *header) { h.Boot[3]++ }))
+	m, restored = persisted(t, c, path, short)
+	if !errors.Is(restored.Lost, errCrashed) || restored.Entries != 11 {
+		t.Fatalf("%+v", restored)
+	}
+	record(t, m, use(12, epoch+5), ErrBeforeStart)
+	c.advance(time.Second)
+	record(t, m, use(12, epoch+11), nil)
+	closed(t, m)
+	m, restored = persisted(t, c, path, short)
+	record(t, whole(t, m, restored), use(12, epoch+11), ErrReplayed)
+}
+
+// failWrites has writes to files fail as long as it says so.
+func failWrites(t *testing.T, fails func(octets []byte, at int64) error) {
+	t.Helper()
+	t.Cleanup(func() { writeAt = (*os.File).WriteAt })
+	writeAt = func(file *os.File, octets []byte, at int64) (int, error) {
+		if err := fails(octets, at); err != nil {
+			n, _ := file.WriteAt(octets[:len(octets)/2], at) // some of it may be written
+			return n, err
+		}
+		return file.WriteAt(octets, at)
+	}
+}
+
+// No proof is accepted that could not be recorded: neither then, nor after a kill.
+// As soon as the disk has room, proofs are accepted again.
+func TestPersistDiskThatFails(t *testing.T) {
+	for name, size := range map[string]int{"records": recordSize, "blocks": blockSize, "headers": headerSize} {
+		t.Run(name, func(t *testing.T) {
+			c, path := newClock(), newPath(t)
+			m, _ := persisted(t, c, path, short)
+			c.advance(10 * time.Second)
+			failing, broken := false, errors.New("no room")
+			failWrites(t, func(octets []byte, _ int64) error {
+				if failing && len(octets) == size {
+					return broken
+				}
+				return nil
+			})
+			var accepted []int
+			for n := range 5 * blockSlots {
+				failing = n%1000 > 500
+				switch err := m.Record(t.Context(), use(n, epoch+5)); {
+				case err == nil:
+					accepted = append(accepted, n)
+				case !errors.Is(err, broken) || !failing:
+					t.Fatal(err)
+				}
+			}
+			if live, _ := m.Entries(); live != len(accepted) {
+				t.Errorf("%d entries, of %d", live, len(accepted))
+			}
+			failing = false
+			record(t, m, use(1e6, epoch+5), nil)
+			m, restored := persisted(t, c, killed(t, path), short)
+			for _, n := range accepted {
+				record(t, whole(t, m, restored), use(n, epoch+5), ErrReplayed)
+			}
+			if restored.Entries > len(accepted)+5 {
+				t.Errorf("%d entries, of %d", restored.Entries, len(accepted))
+			}
+		})
+	}
+}
+
+// A store that a file has no room for does not start, nor does one whose file
+// cannot be written.
+func TestPersistFullOrReadOnlyDisk(t *testing.T) {
+	mounted := t.TempDir()
+	if err := mount("size=256k", mounted); err != nil {
+		t.Skip("cannot mount a disk of its own: ", err)
+	}
+	t.Cleanup(func() { _ = exec.Command("umount", mounted).Run() })
+	c := newClock()
+	path, ballast := filepath.Join(mounted, "proofs"), filepath.Join(mounted, "ballast")
+	if err := os.WriteFile(ballast, make([]byte, 240<<10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		_, _, err := newMemory(10, c.now).Persist(path)
+		if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "no space left") {
+			t.Fatalf("a full disk: %v", err)
+		}
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	m, _ := persisted(t, c, path, short)
+	c.advance(time.Second)
+	accepted := 0
+	for {
+		if err := m.Record(t.Context(), use(accepted, epoch+1)); err != nil {
+			if !strings.Contains(err.Error(), "no space left") {
+				t.Fatal(err)
+			}
+			break
+		}
+		accepted++
+	}
+	if accepted < blockSlots {
+		t.Errorf("only %d were accepted", accepted)
+	}
+	restarted, restored := persisted(t, c, killed(t, path), short)
+	for n := range accepted {
+		record(t, m, use(n, epoch+1), ErrReplayed)
+		record(t, whole(t, restarted, restored), use(n, epoch+1), ErrReplayed)
+	}
+	c.advance(lifetime + time.Second) // there is room within
+	record(t, m, use(1e6, c.now().Unix()), nil)
+	closed(t, m)
+	if err := mount("remount,ro", mounted); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := newMemory(10, c.now).Persist(path)
+	if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "read-only") {
+		t.Errorf("a read-only disk: %v", err)
+	}
+}
+
+func mount(options, path string) error {
+	text, err := exec.Command("mount", "-t", "tmpfs", "-o", options, "tmpfs", path).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, text)
+	}
+	return nil
+}
+
+// snapshot is what is left of files if the process is killed, how many proofs it
+// had accepted by then, and which file was in use, if a reload was not under way.
+type snapshot struct {
+	at       string
+	files    map[string][]byte
+	accepted int
+	inUse    string
+	when     int64
+}
+
+// Whenever the process dies, between any two writes or in one, no file is left
+// that brings a used proof back; and the one in use has everything.
+func TestPersistKilledAtAnyWrite(t *testing.T) {
+	c, one, two := newClock(), newPath(t), newPath(t)
+	var snapshots []snapshot
+	var accepted []Use
+	inUse := ""
+	take := func(at string, whole bool) {
+		s := snapshot{at, map[string][]byte{}, len(accepted), inUse, c.unix.Load()}
+		if !whole {
+			s.inUse = ""
+		}
+		for _, path := range []string{one, two} {
+			if content, err := os.ReadFile(path); err == nil {
+				s.files[path] = content
+			}
+		}
+		snapshots = append(snapshots, s)
+	}
+	records := 0
+	writeAt = func(file *os.File, octets []byte, at int64) (int, error) {
+		if len(octets) == recordSize {
+			if records++; records%1000 > 2 {
+				return file.WriteAt(octets, at)
+			}
+		}
+		what := fmt.Sprintf("%d bytes at %d of %s after %d proofs", len(octets), at, filepath.Dir(file.Name()), len(accepted))
+		take("before "+what, true)
+		for _, part := range []int{1, len(octets) / 2, len(octets) - 1} {
+			_, _ = file.WriteAt(octets[:part], at)
+			take("in "+what, false)
+		}
+		n, err := file.WriteAt(octets, at)
+		take("after "+what, true)
+		return n, err
+	}
+	t.Cleanup(func() { writeAt = (*os.File).WriteAt })
+
+	next := 0
+	accept := func(m *Memory, n int) {
+		for range n {
+			u := use(next, c.now().Unix()-int64(next%30))
+			if next%3 == 0 {
+				u = withNonce(next, c.now().Unix(), c.now().Unix())
+			}
+			next++
+			record(t, m, u, nil)
+			accepted = append(accepted, u)
+		}
+	}
+	m := newMemory(1<<30, c.now)
+	m.Retain(both)
+	c.advance(time.Second)
+	stop := reload(t, m, nil, one)
+	inUse = one
+	c.advance(time.Minute)
+	accept(m, 20)
+	for _, path := range []string{two, one, "", one} {
+		inUse = ""
+		stop = reload(t, m, stop, path)
+		inUse = path
+		accept(m, 20)
+		next := m.Retain(wide)
+		accept(m, 20)
+		next()
+		c.advance(time.Second)
+	}
+	accept(m, 2*blockSlots) // the file grows
+	c.advance(40 * time.Minute)
+	accept(m, 2*blockSlots) // within
+	stop()
+	closed(t, m)
+	m = newMemory(1<<30, c.now)
+	m.Retain(both)
+	reload(t, m, nil, one)
+	accept(m, 10)
+	writeAt = (*os.File).WriteAt
+
+	t.Log(len(snapshots), "snapshots of", len(accepted), "proofs")
+	lost := 0
+	for _, s := range snapshots {
+		for path, content := range s.files {
+			c := new(clock)
+			c.unix.Store(s.when)
+			m := newMemory(1<<30, c.now)
+			m.Retain(wide)
+			restored, _, err := m.Persist(written(t, fastDir(t), content))
+			if err != nil {
+				t.Fatalf("%s: %v", s.at, err)
+			}
+			if restored.Lost != nil {
+				lost++
+			}
+			ctx := gone(t)
+			for i, u := range accepted[:s.accepted] {
+				if m.Record(ctx, u) == nil {
+					t.Fatalf("%s: proof %d was accepted again by %s (%+v)", s.at, i, path, restored)
+				}
+			}
+			if path == s.inUse {
+				if restored.Lost != nil {
+					t.Fatalf("%s: lost by %s: %v", s.at, path, restored.Lost)
+				}
+				record(t, m, use(1e6, s.when), nil)
+				record(t, m, withNonce(1e6+1, s.when-5, s.when), nil)
+			}
+			_ = m.Close()
+		}
+	}
+	t.Log("lost in", lost)
+}
+
+// Records, reloads, lifetimes, counts and the clock, all at once; and at any
+// moment a kill.
+func TestPersistAllAtOnce(t *testing.T) {
+	c, one, two := newClock(), newPath(t), newPath(t)
+	m := newMemory(1<<30, c.now)
+	m.Retain(both)
+	stop := reload(t, m, nil, one)
+	c.advance(10 * time.Second)
+	var done atomic.Bool
+	var wait sync.WaitGroup
+	var mu sync.Mutex
+	var accepted []Use
+	for worker := range 3 {
+		wait.Go(func() {
+			for n := 0; !done.Load() && n < 10_000; n++ {
+				time.Sleep(10 * time.Microsecond)
+				u := use(worker<<20+n, c.now().Unix()-int64(n%20))
+				if n%2 == 0 {
+					u = withNonce(worker<<20+n, c.now().Unix()-3600, c.now().Unix())
+				}
+				switch err := m.Record(t.Context(), u); {
+				case err == nil:
+					mu.Lock()
+					accepted = append(accepted, u)
+					mu.Unlock()
+				case !errors.Is(err, ErrForgotten) && !errors.Is(err, ErrBeforeStart):
+					t.Error(err)
+				}
+				if again := m.Record(t.Context(), u); again == nil {
+					t.Error("accepted twice")
+				}
+			}
+		})
+	}
+	wait.Go(func() {
+		for n := 0; !done.Load(); n++ {
+			release := m.Retain([]Lifetimes{short, both, wide}[n%3])
+			time.Sleep(time.Millisecond)
+			m.Entries()
+			release()
+			if n%10 == 0 {
+				c.advance(time.Second)
+			}
+		}
+	})
+	for round := range 25 {
+		path := []string{one, two, "", two, one}[round%5]
+		stop = reload(t, m, stop, path)
+		time.Sleep(5 * time.Millisecond)
+		mu.Lock()
+		before := slices.Clone(accepted)
+		mu.Unlock()
+		for _, j := range m.persistence.all() {
+			j.mu.Lock() // an instant between two writes
+			copied := killed(t, j.file.Name())
+			j.mu.Unlock()
+			restarted, restored := persisted(t, c, copied, wide)
+			whole(t, restarted, restored)
+			for _, u := range before {
+				if restarted.Record(t.Context(), u) == nil {
+					t.Fatalf("round %d: accepted again", round)
+				}
+			}
+			closed(t, restarted)
+		}
+		reload(t, m, nil, []string{one, two}[round%2])() // fails
+	}
+	done.Store(true)
+	wait.Wait()
+	stop()
+	if len(accepted) < 1000 {
+		t.Errorf("only %d were accepted", len(accepted))
+	}
+}
+
+// inAnotherProcess runs this test alone, in a process of its own, with a file.
+func inAnotherProcess(t *testing.T, path string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=1m")
+	cmd.Env = append(os.Environ(), "REPLAY_TEST_FILE="+path)
+	return cmd
+}
+
+func TestPersistInASecondProcess(t *testing.T) {
+	if path := os.Getenv("REPLAY_TEST_FILE"); path != "" {
+		_, _, err := NewMemory(10).Persist(path)
+		fmt.Println("second:", err)
+		return
+	}
+	c, path := newClock(), newPath(t)
+	m, _ := persisted(t, c, path, short)
+	c.advance(time.Second)
+	record(t, m, use(1, epoch+1), nil)
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := inAnotherProcess(t, path).CombinedOutput()
+	if err != nil || !strings.Contains(string(text), "second: "+path+" is open in another process: each needs a file of its own") {
+		t.Errorf("%s %v", text, err)
+	}
+	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the file was changed: %v", err)
+	}
+	record(t, m, use(2, epoch+1), nil)
+	closed(t, m)
+	if text, err := inAnotherProcess(t, path).CombinedOutput(); err != nil || !strings.Contains(string(text), "second: <nil>") {
+		t.Errorf("%s %v", text, err)
+	}
+}
+
+// A process that is killed while it accepts proofs, and changes its file.
+func TestPersistKilledProcess(t *testing.T) {
+	start := time.Now().Add(-30 * time.Second)
+	proof := func(n int) Use { return randomUse(uint64(n), start.Add(time.Duration(n%20)*time.Second)) }
+	if path := os.Getenv("REPLAY_TEST_FILE"); path != "" {
+		acceptUntilKilled(t, path)
+		return
+	}
+	path := newPath(t)
+	// A file that began long ago.
+	m := NewMemory(1 << 30)
+	m.now = func() time.Time { return start.Add(-time.Hour) }
+	m.Retain(wide)
+	if _, _, err := m.Persist(path); err != nil {
+		t.Fatal(err)
+	}
+	closed(t, m)
+	for round := range 20 {
+		cmd := inAnotherProcess(t, path)
+		cmd.Env = append(cmd.Env, fmt.Sprint("REPLAY_TEST_START=", start.Unix()), fmt.Sprint("REPLAY_TEST_ROUND=", round))
+		output, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var used []int
+		kill := 200 + rand.IntN(3000)
+		lines := bufio.NewScanner(output)
+		for lines.Scan() {
+			var n int
+			if _, err := fmt.Sscan(lines.Text(), &n); err == nil {
+				used = append(used, n)
+			}
+			if len(used) == kill {
+				if err := cmd.Process.Kill(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		_ = cmd.Wait()
+		if len(used) < kill {
+			t.Fatalf("round %d: only %d were accepted", round, len(used))
+		}
+		m := NewMemory(1 << 30)
+		m.Retain(wide)
+		restored, _, err := m.Persist(path)
+		if restored.Lost != nil {
+			t.Fatal(restored, err)
+		}
+		for _, n := range used {
+			requireError(t, m, proof(n), ErrReplayed)
+		}
+		requireError(t, m, proof(round<<32+1<<31), nil)
+		closed(t, m)
+	}
+}
+
+// acceptUntilKilled accepts proofs and says so, from several goroutines, while it
+// changes to another file and back.
+func acceptUntilKilled(t *testing.T, path string) {
+	t.Helper()
+	var unix int64
+	var round int
+	_, _ = fmt.Sscan(os.Getenv("REPLAY_TEST_START"), &unix)
+	_, _ = fmt.Sscan(os.Getenv("REPLAY_TEST_ROUND"), &round)
+	start := time.Unix(unix, 0)
+	m := NewMemory(1 << 30)
+	m.Retain(wide)
+	reload(t, m, nil, path)
+	go func() {
+		for {
+			reload(t, m, nil, path+".other")()
+		}
+	}()
+	for worker := range 4 {
+		go func() {
+			for n := round<<32 + worker<<24; ; n++ {
+				if err := m.Record(t.Context(), randomUse(uint64(n), start.Add(time.Duration(n%20)*time.Second))); err != nil {
+					t.Error(err)
+				}
+				_, _ = os.Stdout.WriteString(fmt.Sprintln(n))
+			}
+		}()
+	}
+	time.Sleep(30 * time.Second)
+}
