@@ -1,7 +1,8 @@
 // Package authserver asks an authorization server for what a resource server
 // needs of it: its metadata (RFC 8414), its keys (RFC 7517), and what it knows of
 // a token (RFC 7662). What was good goes on serving while the server fails, and
-// no flood of requests here becomes a flood of calls there.
+// no flood of requests here becomes a flood of calls there. For tools it also asks
+// for a token (RFC 6749).
 package authserver
 
 import (
@@ -170,32 +171,42 @@ func (c *Client) post(ctx context.Context, address string, header http.Header, f
 
 // call makes a request that must be answered 200 with a body of bounded size.
 func (c *Client) call(ctx context.Context, method, address string, header http.Header, form io.Reader) ([]byte, http.Header, error) {
-	if err := CheckURL(address, c.trust.AllowHTTP); err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", address, err)
-	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, method, address, form)
+	response, err := c.do(ctx, method, address, header, form)
 	if err != nil {
 		return nil, nil, err
-	}
-	request.Header = header
-	response, err := c.client().Do(request)
-	if err != nil {
-		return nil, nil, err // names the URL
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		return nil, nil, fmt.Errorf("%s: answered %s", address, response.Status)
 	}
+	body, err := readBody(address, response)
+	return body, response.Header, err
+}
+
+// do makes a request, whatever the answer.
+func (c *Client) do(ctx context.Context, method, address string, header http.Header, form io.Reader) (*http.Response, error) {
+	if err := CheckURL(address, c.trust.AllowHTTP); err != nil {
+		return nil, fmt.Errorf("%s: %w", address, err)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, address, form)
+	if err != nil {
+		return nil, err
+	}
+	request.Header = header
+	return c.client().Do(request) // an error names the URL
+}
+
+func readBody(address string, response *http.Response) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxSetSize+1))
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", address, err)
+		return nil, fmt.Errorf("%s: %w", address, err)
 	}
 	if len(body) > maxSetSize {
-		return nil, nil, fmt.Errorf("%s: answer larger than %d bytes", address, maxSetSize)
+		return nil, fmt.Errorf("%s: answer larger than %d bytes", address, maxSetSize)
 	}
-	return body, response.Header, nil
+	return body, nil
 }
 
 // Bounds of how long a fetched set serves before it is refreshed, and the time

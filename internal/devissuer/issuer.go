@@ -8,10 +8,12 @@ import (
 	"encoding/json"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddy-dpop/caddy-dpop/internal/failure"
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
+	"github.com/caddy-dpop/caddy-dpop/internal/nonce"
 	"github.com/caddy-dpop/caddy-dpop/internal/proof"
 )
 
@@ -25,6 +27,7 @@ type Issuer struct {
 	Audience string
 
 	server *http.Server
+	nonces atomic.Pointer[nonce.Keys] // nil: no nonces are demanded
 }
 
 const lifetime = 5 * time.Minute
@@ -49,6 +52,10 @@ func Start(algorithm *jose.Algorithm, audience string) (*Issuer, error) {
 	return i, nil
 }
 
+// DemandNonces has the token endpoint ask for proofs with one of its nonces
+// (RFC 9449 §8).
+func (i *Issuer) DemandNonces() { i.nonces.Store(&nonce.Keys{nonce.KeyOf(rand.Text())}) }
+
 // Stop ends the server.
 func (i *Issuer) Stop() { _ = i.server.Close() }
 
@@ -60,7 +67,7 @@ func (i *Issuer) metadata(w http.ResponseWriter, _ *http.Request) {
 		"token_endpoint":                        i.URL + "/token",
 		"response_types_supported":              []string{},
 		"grant_types_supported":                 []string{"client_credentials"},
-		"token_endpoint_auth_methods_supported": []string{"none"},
+		"token_endpoint_auth_methods_supported": []string{"none", "client_secret_basic", "client_secret_post"},
 		"dpop_signing_alg_values_supported":     jose.AllAlgorithms().Names(),
 	})
 }
@@ -70,19 +77,28 @@ func (i *Issuer) jwks(w http.ResponseWriter, _ *http.Request) {
 }
 
 // token gives a token bound to the key of the request's proof; without a proof,
-// an unbound one.
+// an unbound one. Whatever scope and resource are asked for are given.
 func (i *Issuer) token(w http.ResponseWriter, r *http.Request) {
 	client := r.PostFormValue("client_id")
+	if user, _, ok := r.BasicAuth(); ok {
+		client = user
+	}
 	if r.PostFormValue("grant_type") != "client_credentials" || client == "" {
 		answer(w, http.StatusBadRequest, map[string]any{"error": "invalid_request"})
 		return
 	}
 	claims := i.Claims(client)
+	if scope := r.PostFormValue("scope"); scope != "" {
+		claims["scope"] = scope
+	}
+	if resource := r.PostFormValue("resource"); resource != "" {
+		claims["aud"] = resource // RFC 8707 §2.2
+	}
 	tokenType := failure.Bearer
 	if field := r.Header.Get("DPoP"); field != "" {
 		jkt, f := i.thumbprint(field, r.Method)
 		if f != nil {
-			answer(w, http.StatusBadRequest, map[string]any{"error": "invalid_dpop_proof", "error_description": f.Description})
+			i.refuse(w, f)
 			return
 		}
 		claims["cnf"] = map[string]any{"jkt": jkt}
@@ -98,6 +114,16 @@ func (i *Issuer) token(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
+// refuse answers that a proof is not good, or must have a nonce (RFC 9449 §5 and §8).
+func (i *Issuer) refuse(w http.ResponseWriter, f *failure.Failure) {
+	code := "invalid_dpop_proof"
+	if f.WantsNonce() {
+		code = "use_dpop_nonce"
+		w.Header().Set("DPoP-Nonce", i.nonces.Load().Issue(time.Now()))
+	}
+	answer(w, http.StatusBadRequest, map[string]any{"error": code, "error_description": f.Description})
+}
+
 func (i *Issuer) thumbprint(field, method string) (string, *failure.Failure) {
 	p, f := proof.Verify(field, jose.AllAlgorithms())
 	if f != nil {
@@ -109,6 +135,13 @@ func (i *Issuer) thumbprint(field, method string) (string, *failure.Failure) {
 	}
 	if f := p.CheckTarget(method, []proof.URI{endpoint}); f != nil {
 		return "", f
+	}
+	if keys := i.nonces.Load(); keys != nil {
+		text, _, f := p.Nonce()
+		if _, ours := keys.Issued(text); f == nil && !ours {
+			f = failure.New(failure.NonceMissing, "the DPoP proof must have the nonce that comes with this answer")
+		}
+		return p.Thumbprint, f
 	}
 	window := proof.Window{MaxAge: time.Minute, ClockSkew: 10 * time.Second}
 	return p.Thumbprint, window.CheckTime(p, time.Now())

@@ -62,19 +62,7 @@ func (a *Algorithm) elliptic() elliptic.Curve {
 
 // NewPrivateKey wraps a private key of the kind that the algorithm needs.
 func NewPrivateKey(algorithm *Algorithm, signer crypto.Signer) (*PrivateKey, error) {
-	public, err := jwk.FromRaw(signer.Public())
-	if err != nil {
-		return nil, err
-	}
-	text, err := json.Marshal(public)
-	if err != nil {
-		return nil, err
-	}
-	object, err := ParseObject(text)
-	if err != nil {
-		return nil, err
-	}
-	key, err := ParseKey(object)
+	text, key, err := publicJWK(signer.Public())
 	if err != nil {
 		return nil, err
 	}
@@ -82,6 +70,24 @@ func NewPrivateKey(algorithm *Algorithm, signer crypto.Signer) (*PrivateKey, err
 		return nil, fmt.Errorf("%s: %w", algorithm.Name, errFit)
 	}
 	return &PrivateKey{algorithm, text, key.Thumbprint, key.Thumbprint, signer}, nil
+}
+
+// publicJWK writes a public key as a JWK, and reads it as a client's would be.
+func publicJWK(public any) (json.RawMessage, *Key, error) {
+	members, err := jwk.FromRaw(public)
+	if err != nil {
+		return nil, nil, err
+	}
+	text, err := json.Marshal(members)
+	if err != nil {
+		return nil, nil, err
+	}
+	object, err := ParseObject(text)
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err := ParseKey(object)
+	return text, key, err
 }
 
 // ParsePrivateKey reads a private key, a JWK or in PEM (PKCS #8, PKCS #1 or SEC 1).
@@ -143,6 +149,39 @@ func parsePrivate(text []byte) (jwk.Key, error) {
 	}
 }
 
+// ParsePublicKey reads the public key of a JWK or a key in PEM, public or private.
+func ParsePublicKey(text []byte) (*Key, error) {
+	private, notPrivate := ParsePrivateKey(text)
+	if notPrivate == nil {
+		_, key, err := publicJWK(private.signer.Public())
+		return key, err
+	}
+	if bytes.Contains(text, []byte("-----BEGIN")) {
+		return parsePublicPEM(text, notPrivate)
+	}
+	object, err := ParseObject(text)
+	if err != nil || object.Has("d") {
+		return nil, notPrivate
+	}
+	return ParseKey(object)
+}
+
+func parsePublicPEM(text []byte, notPrivate error) (*Key, error) {
+	if bytes.Contains(text, []byte("PRIVATE KEY-----")) {
+		return nil, notPrivate
+	}
+	parsed, err := jwk.ParseKey(text, jwk.WithPEM(true))
+	if err != nil {
+		return nil, fmt.Errorf("no key in PEM: %w", err)
+	}
+	var public any
+	if err := parsed.Raw(&public); err != nil {
+		return nil, err
+	}
+	_, key, err := publicJWK(public)
+	return key, err
+}
+
 // probe signs something, to find private keys that cannot sign, or belong to
 // another public key than they say.
 func (k *PrivateKey) probe() error {
@@ -182,9 +221,24 @@ func usualAlgorithm(signer crypto.Signer) string {
 }
 
 // PublicJWK returns the public key as a JWK that names its id, use and algorithm.
-func (k *PrivateKey) PublicJWK() map[string]any {
+func (k *PrivateKey) PublicJWK() map[string]any { return k.named(k.Public) }
+
+// PrivateJWK returns the private key as a JWK, with the same names.
+func (k *PrivateKey) PrivateJWK() (map[string]any, error) {
+	members, err := jwk.FromRaw(k.signer)
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(members)
+	if err != nil {
+		return nil, err
+	}
+	return k.named(text), nil
+}
+
+func (k *PrivateKey) named(jwk []byte) map[string]any {
 	set := make(map[string]any)
-	_ = json.Unmarshal(k.Public, &set) // an object, made by NewPrivateKey
+	_ = json.Unmarshal(jwk, &set) // an object
 	set["kid"], set["use"], set["alg"] = k.ID, "sig", k.Algorithm.Name
 	return set
 }

@@ -45,46 +45,94 @@ type Proof struct {
 // carries (RFC 9449 §4.3, checks 2 to 7), and that its claims are of the types
 // that they must have (check 3).
 func Verify(compact string, allowed jose.Algorithms) (*Proof, *failure.Failure) {
-	if len(compact) > MaxSize {
-		return nil, failure.New(failure.ProofTooLarge, "the DPoP proof is larger than 8192 bytes")
-	}
-	jws, err := jose.ParseSmallJWS(compact)
-	if err != nil {
-		return nil, failure.New(failure.ProofMalformed,
-			"the DPoP proof is not a JWS in compact serialization", failure.Detail{Name: "error", Value: err})
-	}
-	algorithm, f := checkHeader(jws, allowed)
+	parsed, f := Parse(compact)
 	if f != nil {
 		return nil, f
 	}
-	key, f := parseKey(jws.Header)
+	if f := parsed.CheckType(); f != nil {
+		return nil, f
+	}
+	if f := parsed.CheckExtensions(); f != nil {
+		return nil, f
+	}
+	algorithm, f := parsed.Algorithm(allowed)
 	if f != nil {
 		return nil, f
 	}
-	if !algorithm.Fits(key) {
-		return nil, failure.New(failure.ProofKey, "the jwk of the DPoP proof is not a key for its alg")
-	}
-	if err := algorithm.Verify(key, jws.Input, jws.Signature); err != nil {
-		return nil, failure.New(failure.ProofSignature, "the signature of the DPoP proof does not verify with its jwk")
-	}
-	p, f := parseClaims(jws.Claims)
+	key, f := parsed.Key()
 	if f != nil {
 		return nil, f
 	}
-	p.Thumbprint, p.Algorithm = key.Thumbprint, algorithm.Name
+	if f := parsed.CheckSignature(algorithm, key); f != nil {
+		return nil, f
+	}
+	p := &Proof{Thumbprint: key.Thumbprint, Algorithm: algorithm.Name}
+	for _, name := range claimNames {
+		if f := p.read(parsed.jws.Claims, name); f != nil {
+			return nil, f
+		}
+	}
 	return p, nil
 }
 
-// checkHeader does checks 4 and 5: typ, and an asymmetric algorithm that is allowed.
-func checkHeader(jws jose.JWS, allowed jose.Algorithms) (*jose.Algorithm, *failure.Failure) {
-	typ, _ := jws.Header.Get("typ")
+// Parsed is a proof taken apart. Nothing in it can be trusted yet. Its methods
+// are the steps of Verify, which tools that explain a proof take one by one.
+type Parsed struct {
+	jws jose.JWS
+}
+
+// Parse takes a proof apart: check 2.
+func Parse(compact string) (Parsed, *failure.Failure) {
+	if len(compact) > MaxSize {
+		return Parsed{}, failure.New(failure.ProofTooLarge, "the DPoP proof is larger than 8192 bytes")
+	}
+	jws, err := jose.ParseSmallJWS(compact)
+	if err != nil {
+		return Parsed{}, failure.New(failure.ProofMalformed,
+			"the DPoP proof is not a JWS in compact serialization", failure.Detail{Name: "error", Value: err})
+	}
+	return Parsed{jws}, nil
+}
+
+// Unverified returns the proof although nobody knows yet who has signed it, to
+// explain it: with what is wrong with claims, by their names. It has no thumbprint,
+// so that no token is bound to it.
+func (p *Parsed) Unverified() (*Proof, map[string]*failure.Failure) {
+	proof, failures := new(Proof), make(map[string]*failure.Failure)
+	for _, name := range claimNames {
+		if f := proof.read(p.jws.Claims, name); f != nil {
+			failures[name] = f
+		}
+	}
+	return proof, failures
+}
+
+// Header returns the JOSE header.
+func (p *Parsed) Header() jose.Object { return p.jws.Header }
+
+// Claims returns the claims.
+func (p *Parsed) Claims() jose.Object { return p.jws.Claims }
+
+// CheckType is check 4.
+func (p *Parsed) CheckType() *failure.Failure {
+	typ, _ := p.jws.Header.Get("typ")
 	if text, ok := typ.Text(); !ok || !jose.MediaTypeIs(text, "dpop+jwt") {
-		return nil, failure.New(failure.ProofType, "the typ of the DPoP proof is not dpop+jwt")
+		return failure.New(failure.ProofType, "the typ of the DPoP proof is not dpop+jwt")
 	}
-	if jws.Extended() {
-		return nil, failure.New(failure.ProofMalformed, "the DPoP proof has a crit, b64 or zip header, which is not supported")
+	return nil
+}
+
+// CheckExtensions checks that nothing changes how the proof must be read.
+func (p *Parsed) CheckExtensions() *failure.Failure {
+	if p.jws.Extended() {
+		return failure.New(failure.ProofMalformed, "the DPoP proof has a crit, b64 or zip header, which is not supported")
 	}
-	alg, _ := jws.Header.Get("alg")
+	return nil
+}
+
+// Algorithm is check 5: an asymmetric algorithm that is allowed.
+func (p *Parsed) Algorithm(allowed jose.Algorithms) (*jose.Algorithm, *failure.Failure) {
+	alg, _ := p.jws.Header.Get("alg")
 	name, _ := alg.Text()
 	algorithm := allowed.Find(name)
 	if algorithm == nil {
@@ -94,9 +142,9 @@ func checkHeader(jws jose.JWS, allowed jose.Algorithms) (*jose.Algorithm, *failu
 	return algorithm, nil
 }
 
-// parseKey does checks 6 and 7 as far as the key: jwk holds a public key.
-func parseKey(header jose.Object) (*jose.Key, *failure.Failure) {
-	value, _ := header.Get("jwk")
+// Key is check 7, and what check 6 needs: jwk holds a public key.
+func (p *Parsed) Key() (*jose.Key, *failure.Failure) {
+	value, _ := p.jws.Header.Get("jwk")
 	jwk, ok := value.Object()
 	if !ok {
 		return nil, failure.New(failure.ProofKey, "the DPoP proof has no jwk that is a JSON object")
@@ -109,46 +157,71 @@ func parseKey(header jose.Object) (*jose.Key, *failure.Failure) {
 	return key, nil
 }
 
-// parseClaims does check 3: the claims that must be there are, and of their types.
-func parseClaims(claims jose.Object) (*Proof, *failure.Failure) {
-	p := new(Proof)
-	var f *failure.Failure
-	if p.ID, f = text(claims, "jti"); f != nil {
-		return nil, f
+// CheckSignature is check 6.
+func (p *Parsed) CheckSignature(algorithm *jose.Algorithm, key *jose.Key) *failure.Failure {
+	if !algorithm.Fits(key) {
+		return failure.New(failure.ProofKey, "the jwk of the DPoP proof is not a key for its alg")
 	}
-	if p.ID == "" || len(p.ID) > maxJTI {
-		return nil, failure.New(failure.ProofClaims, "the jti of the DPoP proof is not of 1 to 512 bytes")
+	if err := algorithm.Verify(key, p.jws.Input, p.jws.Signature); err != nil {
+		return failure.New(failure.ProofSignature, "the signature of the DPoP proof does not verify with its jwk")
 	}
-	if p.method, f = text(claims, "htm"); f != nil {
-		return nil, f
-	}
-	if p.uri, f = text(claims, "htu"); f != nil {
-		return nil, f
-	}
-	iat, f := number(claims, "iat")
-	if f != nil {
-		return nil, f
-	}
-	if iat == nil {
-		return nil, failure.New(failure.ProofClaims, "the DPoP proof has no iat")
-	}
-	p.IssuedAt = *iat
-	if p.exp, f = number(claims, "exp"); f != nil {
-		return nil, f
-	}
-	if p.nbf, f = number(claims, "nbf"); f != nil {
-		return nil, f
-	}
-	if nonce, ok := claims.Get("nonce"); ok {
-		text, isText := nonce.Text()
-		p.nonce, p.odd = &text, !isText
-	}
-	if ath, ok := claims.Get("ath"); ok {
-		if p.ath, ok = ath.Text(); !ok || p.ath == "" {
-			return nil, failure.New(failure.ProofToken, "the ath of the DPoP proof is not a string")
+	return nil
+}
+
+// claimNames are the claims that count, in the order in which they are read.
+var claimNames = []string{"jti", "htm", "htu", "iat", "exp", "nbf", "nonce", "ath"}
+
+// read reads one claim, by check 3: those that must be there are, and all are of
+// their types. Whether a nonce is, matters only where nonces count; see Nonce.
+func (p *Proof) read(claims jose.Object, name string) (f *failure.Failure) {
+	switch name {
+	case "jti":
+		return p.readID(claims)
+	case "htm":
+		p.method, f = text(claims, name)
+	case "htu":
+		p.uri, f = text(claims, name)
+	case "iat":
+		return p.readIssuedAt(claims)
+	case "exp":
+		p.exp, f = number(claims, name)
+	case "nbf":
+		p.nbf, f = number(claims, name)
+	case "nonce":
+		if nonce, ok := claims.Get(name); ok {
+			text, isText := nonce.Text()
+			p.nonce, p.odd = &text, !isText
+		}
+	case "ath":
+		if ath, ok := claims.Get(name); ok {
+			if p.ath, ok = ath.Text(); !ok || p.ath == "" {
+				return failure.New(failure.ProofToken, "the ath of the DPoP proof is not a string")
+			}
 		}
 	}
-	return p, nil
+	return f
+}
+
+func (p *Proof) readID(claims jose.Object) (f *failure.Failure) {
+	if p.ID, f = text(claims, "jti"); f != nil {
+		return f
+	}
+	if p.ID == "" || len(p.ID) > maxJTI {
+		return failure.New(failure.ProofClaims, "the jti of the DPoP proof is not of 1 to 512 bytes")
+	}
+	return nil
+}
+
+func (p *Proof) readIssuedAt(claims jose.Object) *failure.Failure {
+	iat, f := number(claims, "iat")
+	if f != nil {
+		return f
+	}
+	if iat == nil {
+		return failure.New(failure.ProofClaims, "the DPoP proof has no iat")
+	}
+	p.IssuedAt = *iat
+	return nil
 }
 
 // Nonce returns the nonce, and whether there is one, where nonces count
@@ -197,26 +270,29 @@ func (p *Proof) CheckRequest(method string, urls []URI, token string) *failure.F
 	if f := p.CheckTarget(method, urls); f != nil {
 		return f
 	}
-	if p.ath == "" {
-		return failure.New(failure.ProofToken, "the DPoP proof has no ath")
-	}
-	if p.ath != TokenHash(token) {
-		return failure.New(failure.ProofToken, "the ath of the DPoP proof is not the SHA-256 of the access token sent with it")
-	}
-	return nil
+	return p.CheckToken(token)
 }
 
 // CheckTarget is CheckRequest for a request without an access token: one for a
 // token.
 func (p *Proof) CheckTarget(method string, urls []URI) *failure.Failure {
+	if f := p.CheckMethod(method); f != nil {
+		return f
+	}
+	return p.CheckURL(urls)
+}
+
+// CheckMethod is check 8.
+func (p *Proof) CheckMethod(method string) *failure.Failure {
 	if p.method != method {
 		return failure.New(failure.ProofMethod, "the htm of the DPoP proof is not the method of the request",
 			failure.Detail{Name: "expected", Value: method}, failure.Detail{Name: "found", Value: p.method[:min(len(p.method), 32)]})
 	}
-	return p.checkURI(urls)
+	return nil
 }
 
-func (p *Proof) checkURI(urls []URI) *failure.Failure {
+// CheckURL is check 9.
+func (p *Proof) CheckURL(urls []URI) *failure.Failure {
 	found, err := ParseURI(p.uri)
 	if err != nil {
 		return failure.New(failure.ProofURL, "the htu of the DPoP proof is not an absolute http or https URI",
@@ -233,6 +309,17 @@ func (p *Proof) checkURI(urls []URI) *failure.Failure {
 	}
 	return failure.New(failure.ProofURL, "the htu of the DPoP proof is not the URL of the request as this server is reached",
 		failure.Detail{Name: "expected", Value: strings.Join(expected, " ")}, failure.Detail{Name: "found", Value: found.String()})
+}
+
+// CheckToken is check 12, as far as ath.
+func (p *Proof) CheckToken(token string) *failure.Failure {
+	if p.ath == "" {
+		return failure.New(failure.ProofToken, "the DPoP proof has no ath")
+	}
+	if p.ath != TokenHash(token) {
+		return failure.New(failure.ProofToken, "the ath of the DPoP proof is not the SHA-256 of the access token sent with it")
+	}
+	return nil
 }
 
 // TokenHash returns the ath of a token: the base64url SHA-256 of its text
@@ -263,14 +350,25 @@ func (w Window) CheckTime(p *Proof, now time.Time) *failure.Failure {
 	return nil
 }
 
-// CheckValidity honours exp and nbf, which a proof need not have, as RFC 7519
-// §4.1.4 and §4.1.5 say.
+// CheckValidity honours exp and nbf, which a proof need not have.
 func (w Window) CheckValidity(p *Proof, now time.Time) *failure.Failure {
-	skew := w.ClockSkew.Seconds()
-	switch {
-	case p.exp != nil && seconds(now)-skew >= *p.exp:
+	if f := w.CheckExpiry(p, now); f != nil {
+		return f
+	}
+	return w.CheckStart(p, now)
+}
+
+// CheckExpiry honours exp (RFC 7519 §4.1.4).
+func (w Window) CheckExpiry(p *Proof, now time.Time) *failure.Failure {
+	if p.exp != nil && seconds(now)-w.ClockSkew.Seconds() >= *p.exp {
 		return failure.New(failure.ProofExpired, "the exp of the DPoP proof has passed", clockError(*p.exp-seconds(now)))
-	case p.nbf != nil && seconds(now)+skew < *p.nbf:
+	}
+	return nil
+}
+
+// CheckStart honours nbf (RFC 7519 §4.1.5).
+func (w Window) CheckStart(p *Proof, now time.Time) *failure.Failure {
+	if p.nbf != nil && seconds(now)+w.ClockSkew.Seconds() < *p.nbf {
 		return failure.New(failure.ProofEarly, "the nbf of the DPoP proof has not come", clockError(*p.nbf-seconds(now)))
 	}
 	return nil

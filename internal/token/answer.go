@@ -16,10 +16,15 @@ func CheckAnswer(answer jose.Object, rules *Rules, scheme failure.Scheme, now ti
 			return failure.New(failure.TokenIssuer, "the access token is of an issuer that is not accepted here")
 		}
 	}
-	if f := checkTime(answer, rules.ClockSkew, now); f != nil {
+	if answer.Has("exp") {
+		if f := rules.CheckExpiry(answer, now); f != nil {
+			return f
+		}
+	}
+	if f := rules.checkStarts(answer, now); f != nil {
 		return f
 	}
-	if f := checkAudience(answer, rules); f != nil {
+	if f := rules.CheckAudience(answer); f != nil {
 		return f
 	}
 	// token_type says no more than how the token was issued: some servers say

@@ -25,25 +25,66 @@ type Parsed struct {
 
 // Parse takes a token apart. It fails for opaque tokens too.
 func Parse(compact string) (*Parsed, *failure.Failure) {
+	p, f := Split(compact)
+	if f != nil {
+		return nil, f
+	}
+	if f := p.CheckExtensions(); f != nil {
+		return nil, f
+	}
+	if f := p.ReadAlgorithm(); f != nil {
+		return nil, f
+	}
+	if f := p.ReadKeyID(); f != nil {
+		return nil, f
+	}
+	return p, nil
+}
+
+// Split is Parse as far as the header, for tools that explain a token: what the
+// header says is still to be checked.
+func Split(compact string) (*Parsed, *failure.Failure) {
 	jws, err := jose.ParseJWS(compact)
 	if err != nil {
 		return nil, failure.New(failure.TokenMalformed, "the access token is not a JWT",
 			failure.Detail{Name: "error", Value: err})
 	}
-	p := &Parsed{jws: jws}
-	if jws.Extended() {
-		return nil, failure.New(failure.TokenMalformed, "the access token has a crit, b64 or zip header, which is not supported")
+	return &Parsed{jws: jws}, nil
+}
+
+// Header returns the JOSE header.
+func (p *Parsed) Header() jose.Object { return p.jws.Header }
+
+// Claims returns the claims.
+func (p *Parsed) Claims() jose.Object { return p.jws.Claims }
+
+// CheckExtensions checks that nothing changes how the token must be read.
+func (p *Parsed) CheckExtensions() *failure.Failure {
+	if p.jws.Extended() {
+		return failure.New(failure.TokenMalformed, "the access token has a crit, b64 or zip header, which is not supported")
 	}
-	alg, _ := jws.Header.Get("alg")
+	return nil
+}
+
+// ReadAlgorithm reads alg, which must be there.
+func (p *Parsed) ReadAlgorithm() *failure.Failure {
+	alg, _ := p.jws.Header.Get("alg")
 	if p.Algorithm, _ = alg.Text(); p.Algorithm == "" {
-		return nil, failure.New(failure.TokenMalformed, "the access token has no alg")
+		return failure.New(failure.TokenMalformed, "the access token has no alg")
 	}
-	if kid, ok := jws.Header.Get("kid"); ok {
-		if p.KeyID, ok = kid.Text(); !ok {
-			return nil, failure.New(failure.TokenMalformed, "the kid of the access token is not a string")
-		}
+	return nil
+}
+
+// ReadKeyID reads kid, which need not be there.
+func (p *Parsed) ReadKeyID() *failure.Failure {
+	kid, ok := p.jws.Header.Get("kid")
+	if !ok {
+		return nil
 	}
-	return p, nil
+	if p.KeyID, ok = kid.Text(); !ok {
+		return failure.New(failure.TokenMalformed, "the kid of the access token is not a string")
+	}
+	return nil
 }
 
 // Issuer returns iss as the token states it, to find the issuer whose keys
@@ -100,39 +141,48 @@ func (t *Token) Check(rules *Rules, now time.Time) *failure.Failure {
 			return f
 		}
 	}
-	return checkAudience(t.Claims, rules)
+	return rules.CheckAudience(t.Claims)
 }
 
 // CheckLocally is the part of Check for a token that its issuer is asked about
 // too: what the issuer says of aud and other claims counts, and the token need
 // not have them.
 func (t *Token) CheckLocally(rules *Rules, now time.Time) *failure.Failure {
-	if iss, _ := t.text("iss"); iss != rules.Issuer {
-		return failure.New(failure.TokenIssuer, "the access token is of an issuer that is not accepted here")
+	if f := rules.CheckIssuer(t.Claims); f != nil {
+		return f
 	}
-	typ, f := t.checkType(rules)
+	typ, f := rules.CheckType(t.header)
 	if f != nil {
 		return f
 	}
-	if f := t.checkKind(typ); f != nil {
+	if f := CheckKind(typ, t.Claims); f != nil {
 		return f
 	}
-	if !t.Claims.Has("exp") {
-		return failure.New(failure.TokenClaims, "the access token has no exp")
+	if f := rules.CheckExpiry(t.Claims, now); f != nil {
+		return f
 	}
-	return checkTime(t.Claims, rules.ClockSkew, now)
+	return rules.checkStarts(t.Claims, now)
 }
 
-// checkType checks the typ header, and returns it.
-func (t *Token) checkType(rules *Rules) (string, *failure.Failure) {
+// CheckIssuer checks iss.
+func (r *Rules) CheckIssuer(claims jose.Object) *failure.Failure {
+	value, _ := claims.Get("iss")
+	if iss, _ := value.Text(); iss != r.Issuer {
+		return failure.New(failure.TokenIssuer, "the access token is of an issuer that is not accepted here")
+	}
+	return nil
+}
+
+// CheckType checks the typ header, and returns it.
+func (r *Rules) CheckType(header jose.Object) (string, *failure.Failure) {
 	typ := NoType
-	if value, ok := t.header.Get("typ"); ok {
+	if value, ok := header.Get("typ"); ok {
 		if typ, ok = value.Text(); !ok || jose.MediaTypeIs(typ, NoType) {
 			return "", failure.New(failure.TokenType, "the typ of the access token is not accepted here")
 		}
 	}
-	types := rules.Types
-	if rules.RFC9068 {
+	types := r.Types
+	if r.RFC9068 {
 		types = []string{AccessTokenType}
 	}
 	for _, accepted := range types {
@@ -140,23 +190,24 @@ func (t *Token) checkType(rules *Rules) (string, *failure.Failure) {
 			return typ, nil
 		}
 	}
-	return "", failure.New(failure.TokenType, "the typ of the access token is not accepted here",
+	return typ, failure.New(failure.TokenType, "the typ of the access token is not accepted here",
 		failure.Detail{Name: "expected", Value: strings.Join(types, " ")}, failure.Detail{Name: "found", Value: typ})
 }
 
-// checkKind refuses a JWT that shows itself to be something else than an access
+// CheckKind refuses a JWT that shows itself to be something else than an access
 // token. RFC 9068 tokens say by their typ that they are one; for the rest it is
 // all that stands between an ID token and the resource (RFC 8725 §3.12).
-func (t *Token) checkKind(typ string) *failure.Failure {
+func CheckKind(typ string, claims jose.Object) *failure.Failure {
 	if jose.MediaTypeIs(typ, AccessTokenType) {
 		return nil
 	}
 	for _, name := range []string{"at_hash", "c_hash", "events"} {
-		if t.Claims.Has(name) {
+		if claims.Has(name) {
 			return failure.New(failure.TokenNotAccessToken, "the token has a claim that shows it to be no access token: "+name)
 		}
 	}
-	kind, _ := t.text("typ")
+	value, _ := claims.Get("typ")
+	kind, _ := value.Text()
 	for _, other := range []string{"ID", "Refresh", "Offline", "Logout"} {
 		if strings.EqualFold(kind, other) {
 			return failure.New(failure.TokenNotAccessToken, "the token says of itself that it is no access token, by its typ claim")
@@ -182,28 +233,46 @@ func (t *Token) checkProfile() *failure.Failure {
 	return nil
 }
 
-// checkTime checks exp, nbf and iat, each if it is there.
-func checkTime(claims jose.Object, skew time.Duration, now time.Time) *failure.Failure {
-	at, tolerance := float64(now.UnixMilli())/1000, skew.Seconds()
+// CheckExpiry checks exp, which must be there.
+func (r *Rules) CheckExpiry(claims jose.Object, now time.Time) *failure.Failure {
 	exp, ok, f := timeClaim(claims, "exp")
 	if f != nil {
 		return f
 	}
-	if ok && at-tolerance >= exp {
+	if !ok {
+		return failure.New(failure.TokenClaims, "the access token has no exp")
+	}
+	if at := seconds(now); at-r.ClockSkew.Seconds() >= exp {
 		return failure.New(failure.TokenExpired, "the access token has expired", failure.Detail{Name: "expired_seconds_ago", Value: at - exp})
 	}
+	return nil
+}
+
+// checkStarts checks nbf and iat, each if it is there.
+func (r *Rules) checkStarts(claims jose.Object, now time.Time) *failure.Failure {
 	for _, name := range []string{"nbf", "iat"} {
-		from, ok, f := timeClaim(claims, name)
-		if f != nil {
+		if f := r.CheckStart(claims, name, now); f != nil {
 			return f
-		}
-		if ok && at+tolerance < from {
-			return failure.New(failure.TokenEarly, "the "+name+" of the access token is in the future by this server's clock",
-				failure.Detail{Name: "seconds_ahead", Value: from - at})
 		}
 	}
 	return nil
 }
+
+// CheckStart checks that a claim from which on the token is good, nbf or iat, is
+// not in the future, if it is there.
+func (r *Rules) CheckStart(claims jose.Object, name string, now time.Time) *failure.Failure {
+	from, ok, f := timeClaim(claims, name)
+	if f != nil {
+		return f
+	}
+	if at := seconds(now); ok && at+r.ClockSkew.Seconds() < from {
+		return failure.New(failure.TokenEarly, "the "+name+" of the access token is in the future by this server's clock",
+			failure.Detail{Name: "seconds_ahead", Value: from - at})
+	}
+	return nil
+}
+
+func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
 func timeClaim(claims jose.Object, name string) (float64, bool, *failure.Failure) {
 	value, ok := claims.Get(name)
@@ -217,19 +286,19 @@ func timeClaim(claims jose.Object, name string) (float64, bool, *failure.Failure
 	return n, true, nil
 }
 
-// checkAudience checks that one of the token's audiences is accepted.
-func checkAudience(claims jose.Object, rules *Rules) *failure.Failure {
-	if rules.AnyAudience {
+// CheckAudience checks that one of the token's audiences is accepted.
+func (r *Rules) CheckAudience(claims jose.Object) *failure.Failure {
+	if r.AnyAudience {
 		return nil
 	}
 	found := claims.Strings("aud")
 	for _, one := range found {
-		if slices.Contains(rules.Audiences, one) {
+		if slices.Contains(r.Audiences, one) {
 			return nil
 		}
 	}
 	return failure.New(failure.TokenAudience, "the access token is not for this resource: its aud names another, or none",
-		failure.Detail{Name: "expected", Value: strings.Join(rules.Audiences, " ")}, failure.Detail{Name: "found", Value: strings.Join(found, " ")})
+		failure.Detail{Name: "expected", Value: strings.Join(r.Audiences, " ")}, failure.Detail{Name: "found", Value: strings.Join(found, " ")})
 }
 
 func (t *Token) text(name string) (string, bool) {
