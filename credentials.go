@@ -2,6 +2,8 @@ package caddydpop
 
 import (
 	"net/url"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/caddy-dpop/caddy-dpop/internal/failure"
@@ -101,8 +103,7 @@ func isAlphanumeric(c byte) bool {
 
 // tokenInQuery reports whether a query has a parameter access_token
 // (RFC 6750 §2.3), by any way of writing or separating it that is known of
-// upstreams: ASP.NET does not look at case, and PHP makes underscores of dots
-// and spaces, drops spaces before a name, and takes brackets for an array.
+// upstreams.
 func tokenInQuery(query string) bool {
 	for query != "" {
 		var parameter string
@@ -112,15 +113,31 @@ func tokenInQuery(query string) bool {
 			parameter, query = query, ""
 		}
 		name, _, _ := strings.Cut(parameter, "=")
-		if decoded, err := url.QueryUnescape(name); err == nil {
-			name = decoded
-		}
-		name, _, _ = strings.Cut(strings.TrimLeft(name, " "), "[")
-		if strings.EqualFold(underscores.Replace(name), "access_token") {
+		if isAccessToken(name) {
 			return true
 		}
 	}
 	return false
 }
 
-var underscores = strings.NewReplacer(".", "_", " ", "_")
+// isAccessToken reports whether some upstream takes a parameter's name for
+// access_token. ASP.NET does not look at case, and knows %uXXXX. PHP drops spaces
+// before a name and what follows a NUL, takes what follows a bracket for an index,
+// and makes underscores of dots, spaces and brackets that are not closed.
+func isAccessToken(name string) bool {
+	name = unicodeEscape.ReplaceAllStringFunc(name, func(escape string) string {
+		n, _ := strconv.ParseUint(escape[2:], 16, 16)
+		return string(rune(n))
+	})
+	if decoded, err := url.QueryUnescape(name); err == nil {
+		name = decoded
+	}
+	name, _, _ = strings.Cut(strings.TrimLeft(name, " "), "\x00")
+	array, _, _ := strings.Cut(name, "[")
+	return strings.EqualFold(underscores.Replace(name), "access_token") || strings.EqualFold(underscores.Replace(array), "access_token")
+}
+
+var (
+	unicodeEscape = regexp.MustCompile(`%[uU][0-9a-fA-F]{4}`)
+	underscores   = strings.NewReplacer(".", "_", " ", "_", "[", "_")
+)
