@@ -80,6 +80,8 @@ func (c *Client) client() *http.Client {
 		IdleConnTimeout:       90 * time.Second,
 		TLSHandshakeTimeout:   c.timeout,
 		ResponseHeaderTimeout: c.timeout,
+		// Go's own bound is 10 MiB, of which a hostile header makes ten times as much.
+		MaxResponseHeaderBytes: 64 << 10,
 	}}
 	return c.http
 }
@@ -179,7 +181,7 @@ func (c *Client) call(ctx context.Context, method, address string, header http.H
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return nil, nil, fmt.Errorf("%s: answered %s", address, response.Status)
+		return nil, nil, fmt.Errorf("%s: answered %s", named(address), response.Status)
 	}
 	body, err := readBody(address, response)
 	return body, response.Header, err
@@ -188,23 +190,33 @@ func (c *Client) call(ctx context.Context, method, address string, header http.H
 // do makes a request, whatever the answer.
 func (c *Client) do(ctx context.Context, method, address string, header http.Header, form io.Reader) (*http.Response, error) {
 	if err := CheckURL(address, c.trust.AllowHTTP); err != nil {
-		return nil, fmt.Errorf("%s: %w", address, err)
+		return nil, fmt.Errorf("%s: %w", named(address), err)
 	}
 	request, err := http.NewRequestWithContext(ctx, method, address, form)
 	if err != nil {
 		return nil, err
 	}
 	request.Header = header
-	return c.client().Do(request) // an error names the URL
+	response, err := c.client().Do(request)
+	if wrapped := new(url.Error); errors.As(err, &wrapped) {
+		err = fmt.Errorf("%s: %w", named(address), wrapped.Err) // it had the whole URL
+	}
+	return response, err
+}
+
+// named returns a URL as errors name it: without its query, which may be a secret.
+func named(address string) string {
+	before, _, _ := strings.Cut(address, "?")
+	return before
 }
 
 func readBody(address string, response *http.Response) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxSetSize+1))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", address, err)
+		return nil, fmt.Errorf("%s: %w", named(address), err)
 	}
 	if len(body) > maxSetSize {
-		return nil, fmt.Errorf("%s: answer larger than %d bytes", address, maxSetSize)
+		return nil, fmt.Errorf("%s: answer larger than %d bytes", named(address), maxSetSize)
 	}
 	return body, nil
 }

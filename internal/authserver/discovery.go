@@ -28,7 +28,7 @@ func fetchSet(ctx context.Context, client *Client, address string) (*KeySet, tim
 	}
 	set, err := ParseKeySet(text)
 	if err != nil {
-		return nil, 0, fmt.Errorf("%s: %w", address, err)
+		return nil, 0, fmt.Errorf("%s: %w", named(address), err)
 	}
 	return set, fresh, nil
 }
@@ -63,14 +63,27 @@ func discover(ctx context.Context, client *Client, issuer, discoveryURL, member 
 		}
 		found, err := readMetadata(text, issuer, member)
 		if err == nil {
-			err = CheckURL(found, client.trust.AllowHTTP)
+			err = client.checkNamed(found, address)
 		}
 		if err == nil {
 			return found, nil
 		}
-		failed = append(failed, fmt.Errorf("%s: %s: %w", address, member, err))
+		failed = append(failed, fmt.Errorf("%s: %s: %w", named(address), member, err))
 	}
 	return "", fmt.Errorf("discovery: %w", errors.Join(failed...))
+}
+
+// checkNamed checks a URL that a document names. One that came from elsewhere must
+// not send this server to the services of its own machine, such as Caddy's admin
+// API, which trust whoever is here.
+func (c *Client) checkNamed(found, document string) error {
+	if err := CheckURL(found, c.trust.AllowHTTP); err != nil {
+		return err
+	}
+	if !c.trust.AllowHTTP && strings.HasPrefix(document, "https:") && !strings.HasPrefix(found, "https:") {
+		return errors.New("plain http, named by a document that came by https")
+	}
+	return nil
 }
 
 // wellKnown returns where an issuer's metadata may be: RFC 8414 §3.1 puts the

@@ -228,7 +228,7 @@ func (i *Introspector) ask(token string) (*Answer, error) {
 	}
 	answer, err := i.read(ctx, body, mediaType)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", endpoint, err)
+		return nil, fmt.Errorf("%s: %w", named(endpoint), err)
 	}
 	answer.roots = roots
 	return answer, nil
@@ -253,7 +253,16 @@ func (i *Introspector) findEndpoint(ctx context.Context) (string, error) {
 		return known.url, nil
 	}
 	discovery := i.flights.DoChan("discovery", func() (any, error) { return i.discover(), nil })
+	var enough <-chan time.Time // never, while no endpoint is known
+	if known.url != "" {
+		// It may have moved, but a call is to be made in the time that is left.
+		timer := time.NewTimer(min(maxWait, i.Client.timeout/2))
+		defer timer.Stop()
+		enough = timer.C
+	}
 	select {
+	case <-enough:
+		return known.url, nil
 	case result := <-discovery:
 		found := result.Val.(discovered)
 		if found.url == "" {

@@ -1,6 +1,7 @@
 package authserver
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -45,13 +46,9 @@ func ParseKeySet(text []byte) (*KeySet, error) {
 	}
 	// The set is read leniently, and each key strictly: one that is ambiguous is
 	// skipped like any other that is not understood.
-	var document map[string]json.RawMessage
-	if err := json.Unmarshal(text, &document); err != nil {
+	keys, err := elementsOf(text)
+	if err != nil {
 		return nil, fmt.Errorf("key set: %w", err)
-	}
-	var keys []json.RawMessage
-	if err := json.Unmarshal(document["keys"], &keys); err != nil || keys == nil {
-		return nil, errors.New("key set: no array called keys")
 	}
 	if len(keys) > maxKeys {
 		return nil, fmt.Errorf("key set of more than %d keys", maxKeys)
@@ -63,6 +60,43 @@ func ParseKeySet(text []byte) (*KeySet, error) {
 		}
 	}
 	return set, nil
+}
+
+// elementsOf returns the elements of a set's keys. With two members of that name,
+// nobody could tell which keys are meant.
+func elementsOf(text []byte) ([]json.RawMessage, error) {
+	var all json.RawMessage // the whole of the text, and well-formed
+	if err := json.Unmarshal(text, &all); err != nil {
+		return nil, err
+	}
+	decoder := json.NewDecoder(bytes.NewReader(all))
+	if start, err := decoder.Token(); err != nil || start != json.Delim('{') {
+		return nil, errors.New("not a JSON object")
+	}
+	var keys []json.RawMessage
+	for decoder.More() {
+		name, err := decoder.Token()
+		if err != nil {
+			return nil, err
+		}
+		var value json.RawMessage
+		if err := decoder.Decode(&value); err != nil {
+			return nil, err
+		}
+		if name != "keys" {
+			continue
+		}
+		if keys != nil {
+			return nil, errors.New("two members called keys")
+		}
+		if err := json.Unmarshal(value, &keys); err != nil || keys == nil {
+			return nil, errors.New("keys is not an array")
+		}
+	}
+	if keys == nil {
+		return nil, errors.New("no array called keys")
+	}
+	return keys, nil
 }
 
 // parseKey reads one key, and reports whether it can verify signatures.
