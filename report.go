@@ -94,7 +94,7 @@ func (v *verdict) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 		{"client_id", v.clientID},
 	} {
 		if field.value != "" {
-			enc.AddString(field.name, field.value)
+			enc.AddString(field.name, clipped(field.value))
 		}
 	}
 	return nil

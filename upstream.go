@@ -50,6 +50,10 @@ func isCredential(name string) bool {
 	return strings.EqualFold(name, "Authorization") || strings.EqualFold(name, "DPoP") || strings.EqualFold(name, "DPoP-Nonce")
 }
 
+func isCredentialAlias(name string) bool {
+	return isAlias(name, "Authorization") || isAlias(name, "DPoP") || isAlias(name, "DPoP-Nonce")
+}
+
 // removeH2C removes an upgrade to h2c, which a proxy would pass on.
 func removeH2C(header http.Header) {
 	if filter(header, "Upgrade", func(protocol string) bool { return !strings.EqualFold(protocol, "h2c") }) {
@@ -100,7 +104,7 @@ func (h *Handler) removeTrailers(r *http.Request) {
 	trailer := r.Trailer
 	remove := func() {
 		for name := range trailer {
-			if isCredential(hyphens.Replace(name)) || h.isClaimHeader(name) {
+			if isCredentialAlias(name) || h.isClaimHeader(name) {
 				delete(trailer, name)
 			}
 		}
@@ -123,16 +127,29 @@ func (b *bodyWithTrailers) Read(p []byte) (int, error) {
 	return n, err
 }
 
-var hyphens = strings.NewReplacer("_", "-", ".", "-")
-
 func (h *Handler) isClaimHeader(name string) bool {
-	name = hyphens.Replace(name)
 	for i := range h.claimHeaders {
-		if strings.EqualFold(name, h.claimHeaders[i].Header) {
+		if isAlias(name, h.claimHeaders[i].Header) {
 			return true
 		}
 	}
 	return false
+}
+
+// isAlias reports whether some upstream may take a header's name for another's:
+// those like CGI make one character of all that are neither letters nor digits
+// (RFC 3875 §4.1.18 of hyphens, and servers of the others too).
+func isAlias(name, of string) bool {
+	if len(name) != len(of) {
+		return false
+	}
+	for i := range len(name) {
+		a, b := name[i], of[i]
+		if isAlphanumeric(a) != isAlphanumeric(b) || isAlphanumeric(a) && a|0x20 != b|0x20 {
+			return false
+		}
+	}
+	return true
 }
 
 // listed returns the members of a header that is a list (RFC 9110 §5.6.1).
