@@ -11,6 +11,7 @@ import (
 	"io"
 	"log"
 	"maps"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -73,14 +74,16 @@ func run(m *testing.M) int {
 
 func algorithm(name string) *jose.Algorithm { return jose.AllAlgorithms().Find(name) }
 
+// freePort returns a port that nothing listens on, and that the system does not
+// give to connections meanwhile: those are from 32768 on, as a rule.
 func freePort() string {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		panic(err)
+	for {
+		port := strconv.Itoa(10_000 + mathrand.IntN(20_000))
+		if listener, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			listener.Close()
+			return port
+		}
 	}
-	defer listener.Close()
-	_, port, _ := net.SplitHostPort(listener.Addr().String())
-	return port
 }
 
 // gateway is Caddy with one site, in front of a backend.
