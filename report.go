@@ -61,21 +61,30 @@ func (req *request) fields(r *http.Request) []zap.Field {
 	}
 }
 
-// maxDetail bounds what the log takes of a text that a client chose.
-const maxDetail = 256
+// Bounds of what the log takes of a text that a client chose, and of an error, which
+// may hold some that an issuer chose.
+const (
+	maxDetail = 256
+	maxError  = 1024
+)
 
-func clipped(text string) string {
-	if len(text) <= maxDetail {
+func clipped(text string) string { return clippedTo(text, maxDetail) }
+
+func clippedTo(text string, most int) string {
+	if len(text) <= most {
 		return text
 	}
-	return strings.ToValidUTF8(text[:maxDetail], "") + "..."
+	return strings.ToValidUTF8(text[:most], "") + "..."
 }
 
 func detailFields(f *failure.Failure) []zap.Field {
 	fields := []zap.Field{zap.String("description", f.Description)}
 	for _, detail := range f.Details {
-		if text, ok := detail.Value.(string); ok {
-			detail.Value = clipped(text)
+		switch value := detail.Value.(type) {
+		case string:
+			detail.Value = clipped(value)
+		case error:
+			detail.Value = clippedTo(value.Error(), maxError)
 		}
 		fields = append(fields, zap.Any(detail.Name, detail.Value))
 	}

@@ -130,7 +130,7 @@ func (h *Handler) status() handlerStatus {
 		found := store.Status()
 		status.Replay.Warning = found.Warning
 		if found.Err != nil {
-			status.Replay.LastError = found.Err.Error()
+			status.Replay.LastError = clippedTo(found.Err.Error(), maxError)
 		}
 	}
 	return status
@@ -144,7 +144,7 @@ func issuerStatusOf(name string, keys authserver.KeyFinder) issuerStatus {
 		status.LastRefresh = &found.FetchedAt
 	}
 	if found.Err != nil {
-		status.LastError = found.Err.Error()
+		status.LastError = clippedTo(found.Err.Error(), maxError)
 	}
 	return status
 }
