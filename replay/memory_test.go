@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -343,9 +344,10 @@ func randomUse(n uint64, iat time.Time) Use {
 	return u
 }
 
-// BenchmarkMemoryRecord inserts into a store that already holds so many.
+// BenchmarkMemoryRecord inserts into a store that already holds so many, and tells
+// how long a garbage collection takes with them.
 func BenchmarkMemoryRecord(b *testing.B) {
-	for _, held := range []uint64{1_000, 100_000, 1_000_000} {
+	for _, held := range []uint64{1_000, 100_000, 1_000_000, 10_000_000} {
 		b.Run(fmt.Sprint(held), func(b *testing.B) {
 			m, c := newTestMemory(b, 1<<30)
 			now := c.now()
@@ -353,6 +355,9 @@ func BenchmarkMemoryRecord(b *testing.B) {
 				record(b, m, randomUse(n, now), nil)
 			}
 			size := float64(m.size()) / float64(held)
+			began := time.Now()
+			runtime.GC()
+			collection := time.Since(began)
 			b.ReportAllocs()
 			next := held
 			for b.Loop() {
@@ -362,6 +367,7 @@ func BenchmarkMemoryRecord(b *testing.B) {
 				next++
 			}
 			b.ReportMetric(size, "bytes/entry")
+			b.ReportMetric(float64(collection.Microseconds())/1000, "ms/gc")
 		})
 	}
 }
