@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -253,7 +254,12 @@ func TestJournalThatIsRefused(t *testing.T) {
 			t.Errorf("got %v, want %s", err, row.want)
 		}
 	}
-	for _, path := range []string{"/dev/null", dir, filepath.Join(dir, "nowhere", "proofs")} {
+	paths := []string{dir, filepath.Join(dir, "nowhere", "proofs")}
+	// Like /dev/null, which reads as an empty file does, and must not be put aside.
+	if device := filepath.Join(dir, "null"); exec.Command("mknod", device, "c", "1", "3").Run() == nil {
+		paths = append(paths, device)
+	}
+	for _, path := range paths {
 		before, _ := os.Stat(path)
 		_, _, err := newMemory(10, c.now).Persist(path)
 		if err == nil || !strings.Contains(err.Error(), path) {
@@ -316,6 +322,25 @@ func TestJournalPutAsideByOneAlone(t *testing.T) {
 	}
 }
 
+// The damaged file is held until there is another.
+func TestJournalHeldWhilePutAside(t *testing.T) {
+	path := written(t, fastDir(t), []byte(journalMagic))
+	looked := false
+	t.Cleanup(func() { writeAt = (*os.File).WriteAt })
+	writeAt = func(file *os.File, octets []byte, at int64) (int, error) {
+		if _, err := openLocked(path+".damaged", 0); !errors.Is(err, errInUse) {
+			t.Errorf("the damaged file can be had: %v", err)
+		}
+		looked = true
+		return file.WriteAt(octets, at)
+	}
+	j, _, err := openJournal(path)
+	if err != nil || !looked {
+		t.Fatal(err)
+	}
+	_ = j.close()
+}
+
 // Blocks are used again, so that the file stays as large as what is alive, whatever
 // lives longer than most.
 func TestJournalStaysSmall(t *testing.T) {
@@ -370,6 +395,92 @@ func TestJournalStaysSmall(t *testing.T) {
 				t.Errorf("restored %+v, of %d", restored, live)
 			}
 		})
+	}
+}
+
+// What is written over what a horizon has passed tells of that horizon, whatever
+// becomes of the record that had it.
+func TestJournalTellsOfItsHorizon(t *testing.T) {
+	path := newPath(t)
+	j, _, err := openJournal(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range uint64(blockSlots) {
+		if err := j.append(journalRecord{entryKey{n, 1}, 99, 40}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	broken := errors.New("broken")
+	failing := true
+	failWrites(t, func(octets []byte, _ int64) error {
+		if failing && len(octets) == recordSize {
+			return broken
+		}
+		return nil
+	})
+	if err := j.append(journalRecord{entryKey{1, 2}, 159, 100}); !errors.Is(err, broken) {
+		t.Fatal(err)
+	}
+	failing = false
+	if err := j.append(journalRecord{entryKey{2, 2}, 157, 98}); err != nil {
+		t.Fatal(err)
+	}
+	j, _, err = openJournal(killed(t, path))
+	if err != nil || j.horizon != 100 || j.last != 157 {
+		t.Errorf("%v, horizon %d, last %d", err, j.horizon, j.last)
+	}
+}
+
+// A block that is not full yet is nobody else's, although all in it is dead.
+func TestJournalKeepsBlocksApart(t *testing.T) {
+	path := newPath(t)
+	j, _, err := openJournal(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := uint64(0)
+	add := func(end, horizon uint32, times int) {
+		t.Helper()
+		for range times {
+			n++
+			if err := j.append(journalRecord{entryKey{n, 0}, end, horizon}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	add(1010, 1000, 1)
+	add(1370, 1300, 10) // the first block is dead, and has room
+	add(1320, 1301, 1)
+	add(1311, 1301, 10)
+	j, _, err = openJournal(killed(t, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	alive := uint64(0)
+	if err := j.each(func(r journalRecord, _ place) {
+		if r.end > 1301 {
+			alive++
+		}
+	}); err != nil || alive != n-1 {
+		t.Errorf("%d records of %d are there, %v", alive, n-1, err)
+	}
+}
+
+// What is to be said of the lifetimes is, when the file is complete.
+func TestJournalCompletesWithLifetimes(t *testing.T) {
+	path := newPath(t)
+	j, _, err := openJournal(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.retain(savedRetention{IssuedAt: 7})
+	if err := errors.Join(j.complete(5), j.close()); err != nil {
+		t.Fatal(err)
+	}
+	j, lost, err := openJournal(path)
+	if err != nil || lost != nil || j.header.Retained.IssuedAt != 7 || j.header.Start != 5 {
+		t.Errorf("%v %v %+v", err, lost, j.header)
 	}
 }
 

@@ -106,20 +106,18 @@ func (m *Memory) awaitStart(ctx context.Context) {
 	}
 }
 
-// restore enters a record from a file, and reports whether it was not there.
-func (m *Memory) restore(r journalRecord, horizon uint32) bool {
+// restore enters a record from a file.
+func (m *Memory) restore(r journalRecord, horizon uint32) {
 	position := r.key.position(m.seed)
 	shard := &m.shards[position>>(64-shardBits)]
 	position <<= shardBits
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	if shard.holds(r.key, position, horizon) {
-		return false
+	if !shard.holds(r.key, position, horizon) {
+		admission := Admission{Until: r.end, Horizon: horizon}
+		m.census.count(admission)
+		shard.insert(r.key, position, admission, m.seed)
 	}
-	admission := Admission{Until: r.end, Horizon: horizon}
-	m.census.count(admission)
-	shard.insert(r.key, position, admission, m.seed)
-	return true
 }
 
 // copyTo appends all live entries to a file.

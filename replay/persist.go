@@ -25,7 +25,7 @@ type persistentFile struct {
 
 // Restored is what Persist found.
 type Restored struct {
-	// Entries of the file are alive.
+	// Entries are alive in the store now.
 	Entries int
 	// Lost is why something that was accepted may not be among them; nil: all is.
 	Lost error
@@ -71,23 +71,24 @@ func (m *Memory) Persist(path string) (restored Restored, release func(), err er
 	file := p.find(path)
 	if file == nil {
 		file = &persistentFile{path: path}
-		if restored, err = m.open(file); err != nil {
+		if restored.Lost, err = m.open(file); err != nil {
 			return restored, nil, err
 		}
 	}
+	restored.Entries, _ = m.Entries()
 	return restored, m.use(file), nil
 }
 
-// open opens a file and adds it to those that are written.
-func (m *Memory) open(file *persistentFile) (restored Restored, err error) {
+// open opens a file, and says what is lost of it.
+func (m *Memory) open(file *persistentFile) (lost, err error) {
 	j, lost, err := openJournal(file.path)
 	if err != nil {
-		return restored, err
+		return nil, err
 	}
-	begun, start := m.hasBegun(), m.start.Load()
-	state := partOfIt // who finds the file before it is complete must not take it for that
+	file.journal = j
+	state, start := partOfIt, m.start.Load()
 	switch {
-	case begun:
+	case m.hasBegun():
 		if !errors.Is(lost, errDamaged) {
 			lost = nil // the store knows better
 		}
@@ -98,40 +99,47 @@ func (m *Memory) open(file *persistentFile) (restored Restored, err error) {
 		m.begin(now)
 		start = now.UnixMilli()
 	}
-	restored.Lost = lost
-	err = j.begin(state)
-	if err == nil {
-		m.adopt(j.header.Retained, j.horizon, j.newest)
-		restored.Entries, err = m.fill(j)
-	}
-	if err == nil {
-		file.journal = j
-		m.persistence.set(append(slices.Clone(m.persistence.files), file))
-		m.announce()
-		if begun {
-			err = m.copyTo(j)
-		}
-	}
-	if err == nil {
-		err = j.complete(start)
-	}
-	if err != nil {
+	if err := m.join(file, state, start); err != nil {
 		m.remove(file)
-		return restored, errors.Join(fmt.Errorf("%s: %w", file.path, err), j.file.Close())
+		return nil, errors.Join(fmt.Errorf("%s: %w", file.path, err), j.file.Close())
 	}
 	m.startAt(start)
-	return restored, nil
+	return lost, nil
 }
 
-// fill enters the records of a file, and returns how many are alive and new.
-func (m *Memory) fill(j *journal) (entries int, err error) {
+// join fills the store from a file, and has it written from then on. If the
+// process dies meanwhile, the file has what state says.
+func (m *Memory) join(file *persistentFile, state journalState, start int64) error {
+	j := file.journal
+	if err := j.begin(state); err != nil {
+		return err
+	}
+	m.adopt(j.header.Retained, j.horizon, j.last)
+	if err := m.fill(j); err != nil {
+		return err
+	}
+	begun := m.hasBegun()
+	if begun {
+		clear(j.ends) // all of it is copied, and may be written over
+	}
+	m.persistence.set(append(slices.Clone(m.persistence.files), file))
+	m.announce()
+	if begun {
+		if err := m.copyTo(j); err != nil {
+			return err
+		}
+	}
+	return j.complete(start)
+}
+
+// fill enters the records of a file that are alive.
+func (m *Memory) fill(j *journal) error {
 	horizon := m.advance(m.now())
-	err = j.each(func(r journalRecord, _ place) {
-		if r.end >= horizon && m.restore(r, horizon) {
-			entries++
+	return j.each(func(r journalRecord, _ place) {
+		if r.end >= horizon {
+			m.restore(r, horizon)
 		}
 	})
-	return entries, err
 }
 
 // use has a file, or none, in use until release is called.

@@ -193,7 +193,7 @@ func (n *neverTwice) start() {
 			n.Fatal(restored.Lost)
 		}
 		// A proof that was dated ahead can be used once more: see ErrBeforeStart.
-		n.proofs = slices.DeleteFunc(n.proofs, func(p *madeProof) bool { return p.IssuedAt.After(n.now()) })
+		n.proofs = slices.DeleteFunc(n.proofs, func(p *madeProof) bool { return p.IssuedAt.After(n.now()) || p.Nonce.After(n.now()) })
 	}
 }
 
@@ -212,7 +212,7 @@ func (n *neverTwice) event(step int) {
 	case event == 112 && n.unusual:
 		ahead := n.seconds(0, 400)
 		n.advance(ahead)
-		_ = n.m.Record(n.Context(), use(-step, n.now().Unix()))
+		_ = n.m.Record(n.Context(), use(-1-step, n.now().Unix()))
 		n.advance(-ahead)
 	case event == 113 && n.unusual:
 		n.advance(n.seconds(0, 4*3600))
@@ -220,7 +220,7 @@ func (n *neverTwice) event(step int) {
 	case event < 120 && n.path != "":
 		n.restart()
 	case event < 123 && n.path != "" && n.unusual:
-		n.reload()
+		n.reload(step)
 	}
 }
 
@@ -245,11 +245,11 @@ func (n *neverTwice) restart() {
 
 // reload changes to another file; or for a while, in which the process may end, to
 // none.
-func (n *neverTwice) reload() {
+func (n *neverTwice) reload(step int) {
 	if n.random.IntN(2) == 0 {
 		n.stop = reload(n, n.m, n.stop, "")
 		if n.random.IntN(2) == 0 {
-			n.use(n.proof(1 << 20 * n.random.IntN(1<<20)))
+			n.use(n.proof(1<<20 + step))
 			n.stop()
 			closed(n, n.m)
 			n.start()
