@@ -122,6 +122,7 @@ func TestAttackRequestsAsBytes(t *testing.T) {
 		{"a URI without a slash", "RFC 9112 §3.2.2", "GET http:orders HTTP/1.1\nHost: $host\n$auth\n$dpop\n" + end, []string{"request_malformed"}},
 		{"a URI of a file", "RFC 9112 §3.2.2", "GET file:///orders HTTP/1.1\nHost: $host\n$auth\n$dpop\n" + end, []string{"request_malformed"}},
 		{"a fragment that hides a path", "RFC 9112 §3.2.1", "GET /orders#/../admin HTTP/1.1\nHost: $host\n$auth\n$dpop\n" + end, []string{"request_malformed"}},
+		{"a fragment after a query", "RFC 9112 §3.2.1", "GET /orders?a#b HTTP/1.1\nHost: $host\n$auth\n$dpop\n" + end, []string{"request_malformed"}},
 		{"a backslash", "WHATWG URL takes it for a slash", "GET /x\\..\\orders HTTP/1.1\nHost: $host\n$auth\n$dpop\n" + end, []string{"request_malformed"}},
 		{"a per cent sign alone", "nuts-node pull 4112", "GET /orders% HTTP/1.1\nHost: $host\n$auth\n$dpop\n" + end, []string{byServer}},
 		{"a space in the target", "RFC 9112 §3", "GET /orders /x HTTP/1.1\nHost: $host\n$auth\n$dpop\n" + end, []string{byServer}},

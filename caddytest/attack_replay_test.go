@@ -205,8 +205,13 @@ func TestAttackTimeAndRoom(t *testing.T) {
 			break
 		}
 		for _, u := range uses {
-			if a := u.call.send(t); a.StatusCode == 200 {
+			a := u.call.send(t)
+			if a.StatusCode == 200 {
 				t.Fatalf("%s (%s): accepted again after %.1f s", u.attack, u.source, at-now)
+			}
+			// the store also refuses what it has let go of, but must not let go of it
+			if a.Header.Get("X-Reason") == "proof_forgotten" {
+				t.Fatalf("%s (%s): forgotten after %.1f s", u.attack, u.source, at-now)
 			}
 		}
 	}
@@ -223,6 +228,10 @@ func TestAttackNonces(t *testing.T) {
 		}
 		handle /on_skew {
 			{{DPOP}} nonce on_skew {; lifetime 1m; secret "` + secret + `"; }
+			reverse_proxy {{BACKEND}}
+		}
+		handle /unrecorded {
+			{{DPOP}} nonce required {; lifetime 1m; secret "` + secret + `"; }; replay off
 			reverse_proxy {{BACKEND}}
 		}
 		handle /own {
@@ -268,7 +277,7 @@ func TestAttackNonces(t *testing.T) {
 		{"empty", "Go's zero value", "", "nonce_wrong"},
 		{"of 5,000 characters", "SPEC section 4", strings.Repeat("A", 4000), "nonce_wrong"},
 	} {
-		for path, iat := range map[string]int64{"/required": now.Unix(), "/on_skew": now.Unix() - 3600} {
+		for path, iat := range map[string]int64{"/required": now.Unix(), "/unrecorded": now.Unix(), "/on_skew": now.Unix() - 3600} {
 			t.Run(row.attack+", "+path+" ("+row.source+")", func(t *testing.T) {
 				token := key.boundTo(t)
 				url := g.url + path

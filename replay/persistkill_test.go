@@ -310,7 +310,7 @@ func TestPersistKilledProcess(t *testing.T) {
 		for _, n := range used {
 			requireError(t, m, proof(n), ErrReplayed)
 		}
-		requireError(t, m, proof(round<<32+1<<31), nil)
+		requireError(t, m, proof(round<<24+15<<20), nil)
 		closed(t, m)
 	}
 }
@@ -334,7 +334,7 @@ func acceptUntilKilled(t *testing.T, path string) {
 	}()
 	for worker := range 4 {
 		go func() {
-			for n := round<<32 + worker<<24; ; n++ {
+			for n := round<<24 + worker<<20; ; n++ {
 				if err := m.Record(t.Context(), randomUse(uint64(n), start.Add(time.Duration(n%20)*time.Second))); err != nil {
 					t.Error(err)
 				}
