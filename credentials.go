@@ -1,7 +1,6 @@
 package caddydpop
 
 import (
-	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -121,23 +120,30 @@ func tokenInQuery(query string) bool {
 }
 
 // isAccessToken reports whether some upstream takes a parameter's name for
-// access_token. ASP.NET does not look at case, and knows %uXXXX. PHP drops spaces
-// before a name and what follows a NUL, takes what follows a bracket for an index,
-// and makes underscores of dots, spaces and brackets that are not closed.
+// access_token. Many leave a per cent sign that begins no escape as it is. ASP.NET
+// does not look at case, and knows %uXXXX. PHP drops spaces before a name and what
+// follows a NUL, takes what follows a bracket for an index, and makes underscores
+// of dots, spaces and brackets that are not closed.
 func isAccessToken(name string) bool {
+	const want = "access_token"
+	if len(name) < len(want) {
+		return false
+	}
 	name = unicodeEscape.ReplaceAllStringFunc(name, func(escape string) string {
 		n, _ := strconv.ParseUint(escape[2:], 16, 16)
 		return string(rune(n))
 	})
-	if decoded, err := url.QueryUnescape(name); err == nil {
-		name = decoded
-	}
+	name = octetEscape.ReplaceAllStringFunc(strings.ReplaceAll(name, "+", " "), func(escape string) string {
+		n, _ := strconv.ParseUint(escape[1:], 16, 8)
+		return string([]byte{byte(n)})
+	})
 	name, _, _ = strings.Cut(strings.TrimLeft(name, " "), "\x00")
 	array, _, _ := strings.Cut(name, "[")
-	return strings.EqualFold(underscores.Replace(name), "access_token") || strings.EqualFold(underscores.Replace(array), "access_token")
+	return strings.EqualFold(underscores.Replace(name), want) || strings.EqualFold(underscores.Replace(array), want)
 }
 
 var (
 	unicodeEscape = regexp.MustCompile(`%[uU][0-9a-fA-F]{4}`)
+	octetEscape   = regexp.MustCompile(`%[0-9a-fA-F]{2}`)
 	underscores   = strings.NewReplacer(".", "_", " ", "_", "[", "_")
 )
