@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -218,10 +219,10 @@ func (r *Retention) begin(now time.Time) {
 	raise(&r.horizon, second(now))
 }
 
-// second returns the second that a time lies in, as entries hold it. Zero stands
-// for none. Lifetimes can be added to it.
+// second returns the second that a time lies in, as entries hold it: up to the year
+// 2088. Zero stands for none. Lifetimes can be added to it.
 func second(t time.Time) uint32 {
-	return uint32(min(max(t.Unix(), 1), 1<<31))
+	return uint32(min(max(t.Unix(), 1), math.MaxUint32-4*maxLifetime))
 }
 
 // raise sets v to at least value, and returns what it is then.
@@ -239,5 +240,8 @@ func raise(v *atomic.Uint32, value uint32) uint32 {
 
 // secondsOf rounds up: a record is kept too long rather than not long enough.
 func secondsOf(d time.Duration) uint32 {
-	return uint32(min((max(d, 0)+time.Second-1)/time.Second, 1<<30))
+	return uint32(min((max(d, 0)+time.Second-1)/time.Second, maxLifetime))
 }
+
+// maxLifetime bounds lifetimes, in seconds: more than four years.
+const maxLifetime = 1 << 27
