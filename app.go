@@ -1,7 +1,11 @@
 package caddydpop
 
 import (
+	"fmt"
+
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-dpop/caddy-dpop/replay"
 )
 
 func init() {
@@ -14,6 +18,8 @@ func init() {
 // a configuration is only validated, or fails to load.
 type App struct {
 	memory    *MemoryReplay // nil: no handler uses the memory store
+	others    bool          // whether any uses another store
+	bypassing bool          // whether proofs may be accepted without the memory store
 	nonceKeys nonceKeys
 
 	starts []func() (stop func(), err error)
@@ -61,8 +67,38 @@ func (a *App) agree(m *MemoryReplay) error {
 	return nil
 }
 
+// bypass tells the memory store of the configuration before, if it had one, that
+// this one accepts proofs without it: what is in its file is then not all that was
+// accepted, if a later configuration goes back to it.
+func (a *App) bypass() error {
+	a.bypassing = a.others && a.memory == nil
+	if !a.bypassing {
+		return nil
+	}
+	if err := eachMemory((*replay.Memory).Suspend); err != nil {
+		return fmt.Errorf("noting in the file of accepted proofs that others will be accepted without it: %w", err)
+	}
+	return nil
+}
+
+// Cleanup implements caddy.CleanerUpper. Here no request is served by this
+// configuration any more. If the one that goes on serving has the memory store, that
+// knows nothing of the proofs that were accepted without it.
+func (a *App) Cleanup() error {
+	if !a.bypassing {
+		return nil
+	}
+	return eachMemory(func(m *replay.Memory) error {
+		m.Resume()
+		return nil
+	})
+}
+
 // Start implements caddy.App. If one thing fails, those before it are stopped.
 func (a *App) Start() error {
+	if err := a.bypass(); err != nil {
+		return err
+	}
 	for _, start := range a.starts {
 		stop, err := start()
 		if err != nil {
@@ -84,4 +120,7 @@ func (a *App) Stop() error {
 }
 
 // Interface guards
-var _ caddy.App = (*App)(nil)
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

@@ -304,6 +304,13 @@ func (h *Handler) provisionReplay(ctx caddy.Context) error {
 		return fmt.Errorf("loading replay store: %T is no replay store", module)
 	}
 	h.store, h.storeName = provider.ReplayStore(), provider.CaddyModule().ID.Name()
+	if _, memory := h.store.(*replay.Memory); !memory {
+		companion, err := companionOf(ctx)
+		if err != nil {
+			return err
+		}
+		companion.others = true
+	}
 	h.cleanup = append(h.cleanup, h.store.Retain(h.lifetimes()))
 	if _, off := h.store.(noStore); off && h.nonces.mode != NonceRequired {
 		h.logger.Warn("replay is off: within its lifetime a proof is accepted any number of times")

@@ -2,6 +2,7 @@ package caddydpop
 
 import (
 	"context"
+	"errors"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -66,6 +67,16 @@ type sharedMemory struct{ *replay.Memory }
 
 // Destruct ends the store: no handler is left that could ask.
 func (s sharedMemory) Destruct() error { return s.Close() }
+
+// eachMemory calls visit with the memory store, if any handler uses it.
+func eachMemory(visit func(*replay.Memory) error) error {
+	var errs []error
+	memoryPool.Range(func(_, value any) bool {
+		errs = append(errs, visit(value.(sharedMemory).Memory))
+		return true
+	})
+	return errors.Join(errs...)
+}
 
 // Provision joins the process's memory store.
 func (m *MemoryReplay) Provision(ctx caddy.Context) error {

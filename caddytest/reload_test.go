@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -313,6 +314,62 @@ func TestStoreBroughtInByReload(t *testing.T) {
 	}
 	restartedStore()
 	c.send(t).expect(t, 503)
+	good(t, g.url+"/").send(t).expect(t, 200)
+}
+
+// A store that is gone back to does not know what another accepted meanwhile, though
+// its file has all that itself did.
+func TestStoreLeftAndBroughtBack(t *testing.T) {
+	const site = "{{DPOP}} replay %s\nreverse_proxy {{BACKEND}}"
+	memory := setup{alone: true, site: fmt.Sprintf(site, "memory {; persist "+filepath.Join(t.TempDir(), "proofs")+";}")}
+	g := serve(t, memory)
+	restartedStore()
+	before, unused := good(t, g.url+"/"), good(t, g.url+"/")
+	before.send(t).expect(t, 200)
+	g.load(t, setup{alone: true, site: fmt.Sprintf(site, "off")})
+	meanwhile := good(t, g.url+"/")
+	meanwhile.send(t).expect(t, 200)
+	g.load(t, memory)
+	for range 2 {
+		meanwhile.send(t).expect(t, 503)
+		unused.send(t).expect(t, 503)
+		before.send(t).expect(t, 401, "DPoP invalid_dpop_proof") // the file has it
+		restartedStore()
+		good(t, g.url+"/").send(t).expect(t, 200)
+	}
+	// without another between them, a reload takes nothing away
+	unused = good(t, g.url+"/")
+	memory.site += "\n# changed"
+	g.load(t, memory)
+	unused.send(t).expect(t, 200)
+}
+
+// A configuration that accepts proofs without the store, but fails to load, leaves
+// behind it a store that knows nothing of them.
+func TestStoreBypassedByAFailedLoad(t *testing.T) {
+	g := serve(t, setup{alone: true})
+	unused := good(t, g.url+"/")
+	taken, err := net.Listen("tcp", "127.0.0.1:0") // where the other cannot listen
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	bypassing := setup{alone: true, site: "{{DPOP}} replay off\nreverse_proxy {{BACKEND}}\n}\nhttp://" + taken.Addr().String() + " {\nbind 127.0.0.1"}
+	began := false
+	for range 20 { // apps start in any order
+		if status, text := g.post(t, g.config(t, bypassing)); status == 200 {
+			t.Fatalf("loaded: %s", text)
+		}
+		if began = unused.send(t).StatusCode == 503; began {
+			break
+		}
+		unused = good(t, g.url+"/")
+	}
+	if !began {
+		t.Fatal("no load got so far that it began")
+	}
+	unused.send(t).expect(t, 503)
+	restartedStore()
 	good(t, g.url+"/").send(t).expect(t, 200)
 }
 

@@ -63,14 +63,17 @@ func (m *Memory) Record(ctx context.Context, use Use) error {
 	if !m.hasBegun() {
 		m.awaitStart(ctx)
 	}
-	if m.beforeStart(use) {
-		return ErrBeforeStart
-	}
 	key := entryKey{binary.LittleEndian.Uint64(use.Key[:]), binary.LittleEndian.Uint64(use.Key[8:])}
 	position := key.position(m.seed)
 	shard := &m.shards[position>>(64-shardBits)]
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
+	if m.beforeStart(use) {
+		if shard.holds(key, position<<shardBits, max(m.horizon.Load(), 1)) {
+			return ErrReplayed
+		}
+		return ErrBeforeStart
+	}
 	// It is admitted under the lock: a slot freed by a later horizon than the one
 	// that lets this proof be judged could have held its record.
 	admission, err := m.Admit(use, m.now())

@@ -95,9 +95,7 @@ func (m *Memory) open(file *persistentFile) (lost, err error) {
 	case lost == nil && j.header.Start != 0:
 		state, start = allIfAlive, j.header.Start
 	default:
-		now := m.now()
-		m.begin(now)
-		start = now.UnixMilli()
+		start = m.now().UnixMilli()
 	}
 	if err := m.join(file, state, start); err != nil {
 		m.remove(file)
@@ -182,6 +180,37 @@ func (m *Memory) remove(file *persistentFile) {
 	// Whoever still has it at hand holds a shard's lock.
 	for i := range m.shards {
 		m.shards[i].await()
+	}
+}
+
+// Suspend says that from now on proofs are accepted that the store is not told of,
+// as by another store: what its files have is not all. It fails if that cannot be
+// written.
+func (m *Memory) Suspend() error {
+	p := &m.persistence
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var errs []error
+	for _, j := range p.all() {
+		errs = append(errs, j.leave())
+	}
+	return errors.Join(errs...)
+}
+
+// Resume says that no proof is accepted any more that the store is not told of. It
+// knows nothing of those that were made up to now and are not in it: see
+// ErrBeforeStart. A store that has not begun has nothing to resume.
+func (m *Memory) Resume() {
+	p := &m.persistence
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !m.hasBegun() {
+		return
+	}
+	start := max(m.start.Load(), m.now().UnixMilli())
+	m.start.Store(start)
+	for _, j := range p.all() {
+		_ = j.complete(start) // if it cannot be written yet, no record can before it is
 	}
 }
 

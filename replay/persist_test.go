@@ -80,7 +80,7 @@ func TestPersistRestart(t *testing.T) {
 			for n := range 100 {
 				record(t, m, use(n+1, epoch+int64(n%10)+1), ErrReplayed)
 			}
-			record(t, m, use(1, epoch), ErrBeforeStart) // the start is the first one
+			record(t, m, use(1000, epoch), ErrBeforeStart) // the start is the first one
 			if live, _ := m.Entries(); live != 101 {
 				t.Errorf("%d entries", live)
 			}
@@ -122,50 +122,91 @@ func TestPersistRestartLongAfter(t *testing.T) {
 // What an era let go of stays refused when nothing else tells of the era: after a
 // reload and a restart, and whatever has moved the horizon.
 func TestPersistForgottenEra(t *testing.T) {
-	for _, restart := range []bool{false, true} {
-		c, path := newClock(), newPath(t)
-		m, _ := persisted(t, c, path, Lifetimes{})
-		release := m.Retain(Lifetimes{IssuedAt: 10 * time.Second})
-		c.advance(24 * time.Hour) // idle, so that the horizon lags
-		u := use(1, c.now().Unix())
-		record(t, m, u, nil)
-		for n := range 4 {
-			next := m.Retain(Lifetimes{IssuedAt: 24*time.Hour + time.Duration(n)*time.Second})
-			release()
-			release = next
-			c.advance(time.Hour)
-			m.Entries() // as metrics do
-			record(t, m, use(100+n, c.now().Unix()), nil)
-			m.Entries()
-			if restart {
-				path = killed(t, path)
-				m, _ = persisted(t, c, path, Lifetimes{})
-				release = m.Retain(Lifetimes{IssuedAt: 24*time.Hour + time.Duration(n)*time.Second})
+	for _, by := range []Freshness{ByIssuedAt, ByNonce} {
+		for _, restart := range []bool{false, true} {
+			c, path := newClock(), newPath(t)
+			day := func(n int) Lifetimes {
+				return Lifetimes{IssuedAt: 24*time.Hour + time.Duration(n)*time.Second, Nonce: 24*time.Hour + time.Duration(n)*time.Second}
 			}
+			m, _ := persisted(t, c, path, Lifetimes{})
+			release := m.Retain(Lifetimes{IssuedAt: 10 * time.Second, Nonce: 10 * time.Second})
+			c.advance(24 * time.Hour) // idle, so that the horizon lags
+			u := use(1, c.now().Unix())
+			u.Nonce, u.By = c.now(), by
+			record(t, m, u, nil)
+			for n := range 4 {
+				next := m.Retain(day(n))
+				release()
+				release = next
+				c.advance(time.Hour)
+				m.Entries() // as metrics do
+				record(t, m, use(100+n, c.now().Unix()), nil)
+				m.Entries()
+				if restart {
+					path = killed(t, path)
+					m, _ = persisted(t, c, path, Lifetimes{})
+					release = m.Retain(day(n))
+				}
+			}
+			if n := len(m.all()); n > 6 {
+				t.Errorf("%d eras", n)
+			}
+			record(t, m, u, ErrForgotten)
 		}
-		if n := len(m.all()); n > 6 {
-			t.Errorf("%d eras", n)
-		}
+	}
+}
+
+// The lifetimes of a restart are those of before; then others are retained.
+func TestPersistReloadAfterRestart(t *testing.T) {
+	for _, by := range []Freshness{ByIssuedAt, ByNonce} {
+		c, path := newClock(), newPath(t)
+		lifetimes := Lifetimes{IssuedAt: lifetime, Nonce: lifetime}
+		m, _ := persisted(t, c, path, lifetimes)
+		c.advance(100 * time.Second)
+		u := use(1, c.now().Unix())
+		u.Nonce, u.By = c.now(), by
+		record(t, m, u, nil)
+		m, _ = persisted(t, c, killed(t, path), lifetimes)
+		m.Retain(wide)
+		c.advance(lifetime + 10*time.Second)
+		record(t, m, use(2, c.now().Unix()), nil)
 		record(t, m, u, ErrForgotten)
 	}
 }
 
 // A clock skew of a day lets an iat lie so far ahead.
 func TestPersistFarAhead(t *testing.T) {
-	c, path := newClock(), newPath(t)
-	day := Lifetimes{IssuedAt: 24*time.Hour + time.Minute}
-	m, _ := persisted(t, c, path, day)
-	c.advance(time.Minute)
-	u := use(1, c.now().Add(23*time.Hour).Unix())
-	record(t, m, u, nil)
-	for range 48 {
-		c.advance(time.Hour)
-		path = killed(t, path)
-		m, _ = persisted(t, c, path, Lifetimes{IssuedAt: 7 * 24 * time.Hour})
-		if err := m.Record(t.Context(), u); err == nil {
-			t.Fatalf("accepted twice, %v after", time.Duration(c.unix.Load()-epoch)*time.Second)
+	for _, what := range []string{"restarts", "reloads", "both"} {
+		c, path := newClock(), newPath(t)
+		m, _ := persisted(t, c, path, Lifetimes{})
+		release := m.Retain(Lifetimes{IssuedAt: 24*time.Hour + time.Minute})
+		c.advance(time.Minute)
+		u := use(1, c.now().Add(23*time.Hour).Unix())
+		record(t, m, u, nil)
+		for hour := range 60 {
+			c.advance(time.Hour)
+			week := Lifetimes{IssuedAt: 7*24*time.Hour + time.Duration(hour)*time.Second}
+			if what != "reloads" {
+				path = killed(t, path)
+				closed(t, m)
+				m, _ = persisted(t, c, path, Lifetimes{})
+				release = m.Retain(week)
+			} else if hour%29 == 0 {
+				next := m.Retain(week)
+				release()
+				release = next
+			}
+			if what == "both" && hour%10 == 5 {
+				week.IssuedAt += time.Hour
+				next := m.Retain(week)
+				release()
+				release = next
+			}
+			if err := m.Record(t.Context(), u); err == nil {
+				t.Fatalf("%s: accepted twice, %d hours after", what, hour)
+			}
+			record(t, m, use(int(c.unix.Load()), c.now().Unix()), nil)
 		}
-		record(t, m, use(int(c.unix.Load()), c.now().Unix()), nil)
 	}
 }
 
@@ -195,19 +236,23 @@ func TestPersistLifetimesAcrossRestarts(t *testing.T) {
 	record(t, m, use(4, c.now().Unix()-20), nil)
 }
 
-// An era that ended long ago refuses nothing that is new, although the file has it.
-func TestPersistEraOfLongAgo(t *testing.T) {
-	c, path := newClock(), newPath(t)
-	m, _ := persisted(t, c, path, Lifetimes{})
-	narrow := m.Retain(Lifetimes{IssuedAt: 5 * time.Second})
-	c.advance(10 * time.Second)
-	record(t, m, use(1, c.now().Unix()), nil)
-	m.Retain(short)
-	narrow()
-	c.advance(8 * time.Hour)
-	record(t, m, use(2, c.now().Unix()), nil)
-	m, _ = persisted(t, c, killed(t, path), short)
-	record(t, m, use(3, c.now().Unix()-60), nil)
+// An era that is over refuses nothing that is new, although the file has it.
+func TestPersistEraThatIsOver(t *testing.T) {
+	for _, after := range []time.Duration{10 * time.Minute, 8 * time.Hour} {
+		c, path := newClock(), newPath(t)
+		m, _ := persisted(t, c, path, Lifetimes{})
+		narrow := m.Retain(Lifetimes{IssuedAt: 5 * time.Second})
+		c.advance(10 * time.Second)
+		record(t, m, use(1, c.now().Unix()), nil)
+		m.Retain(short)
+		narrow()
+		record(t, m, use(2, c.now().Unix()), nil)
+		path = killed(t, path)
+		c.advance(after)
+		m, _ = persisted(t, c, path, short)
+		record(t, m, use(3, c.now().Unix()), nil)
+		record(t, m, use(4, c.now().Unix()-60), nil)
+	}
 }
 
 // Handlers are set up one after the other, at each start: nothing that is new is
@@ -266,6 +311,28 @@ func TestPersistNoncesAcrossRestarts(t *testing.T) {
 	}
 }
 
+// They do not count either if the clock is set back meanwhile: to where the last
+// proof was accepted.
+func TestPersistNoncesAndAClockSetBack(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		c, path := newClock(), newPath(t)
+		m, _ := persisted(t, c, path, short)
+		c.advance(12 * time.Hour) // idle
+		now := c.now().Unix()
+		record(t, m, use(1, now), nil)
+		c.advance(-20 * time.Second)
+		if restart {
+			m, _ = persisted(t, c, killed(t, path), both)
+		} else {
+			m.Retain(both)
+		}
+		c.advance(100 * time.Second)
+		record(t, m, use(2, c.now().Unix()), nil)
+		record(t, m, withNonce(1, now, now), ErrForgotten)
+		record(t, m, withNonce(3, now, now+1), nil)
+	}
+}
+
 // A clock that is set back brings nothing back that was written over.
 func TestPersistClockSetBack(t *testing.T) {
 	c, path := newClock(), newPath(t)
@@ -305,6 +372,21 @@ func TestPersistStartsWithAWrongClock(t *testing.T) {
 	c.advance(-1000 * time.Hour)
 	c.advance(2 * time.Second)
 	record(t, m, u, ErrForgotten)
+	record(t, m, use(2, c.now().Unix()), nil)
+}
+
+// One that runs ahead for a moment shuts nothing out for longer than a lifetime,
+// whatever iat a record has.
+func TestPersistClockAheadForAMoment(t *testing.T) {
+	c, path := newClock(), newPath(t)
+	m, _ := persisted(t, c, path, both)
+	c.advance(100 * time.Second)
+	now := c.now().Unix()
+	record(t, m, withNonce(1, now+3600, now), nil)
+	m, _ = persisted(t, c, killed(t, path), both)
+	c.advance(30 * time.Minute)
+	m.Entries()
+	c.advance(both.Nonce - 30*time.Minute)
 	record(t, m, use(2, c.now().Unix()), nil)
 }
 
@@ -376,11 +458,11 @@ func TestPersistReload(t *testing.T) {
 				t.Fatalf("step %d: a file that is not in use was taken for all", n)
 			}
 			for used := range n {
-				want := ErrReplayed
-				if other != path {
-					want = ErrBeforeStart
+				again := use(used+1, epoch+int64(used)+1)
+				err := restarted.Record(t.Context(), again)
+				if !errors.Is(err, ErrReplayed) && (other == path || !errors.Is(err, ErrBeforeStart)) {
+					t.Fatalf("step %d: %v", n, err)
 				}
-				record(t, restarted, use(used+1, epoch+int64(used)+1), want)
 			}
 			if other == path {
 				record(t, whole(t, restarted, restored), use(99, epoch+1), nil)
@@ -391,6 +473,188 @@ func TestPersistReload(t *testing.T) {
 	defer m.persistence.mu.Unlock()
 	if len(m.persistence.files) != 1 || m.persistence.files[0].users != 1 {
 		t.Errorf("%d files", len(m.persistence.files))
+	}
+}
+
+// A file that takes the place of one that nobody uses any more.
+func TestPersistReplacesWhatIsUnused(t *testing.T) {
+	c, one, two := newClock(), newPath(t), newPath(t)
+	m := newMemory(1<<30, c.now)
+	m.Retain(short)
+	reload(t, m, nil, one)()
+	reload(t, m, nil, two)
+	if len(m.persistence.all()) != 1 {
+		t.Error("the first is still written")
+	}
+	if _, restored := persisted(t, c, one, short); !errors.Is(restored.Lost, errLeft) {
+		t.Errorf("%+v", restored)
+	}
+}
+
+// What a store that has begun finds in a file says nothing about what it knows,
+// but damage is told of.
+func TestPersistToldOfAFile(t *testing.T) {
+	c, one, two := newClock(), newPath(t), newPath(t)
+	m := newMemory(1<<30, c.now)
+	m.Retain(short)
+	reload(t, m, reload(t, m, nil, one), "")
+	if restored, _, err := m.Persist(one); err != nil || restored.Lost != nil {
+		t.Error(restored, err)
+	}
+	if err := os.WriteFile(two, []byte(journalMagic), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if restored, _, err := m.Persist(two); err != nil || !errors.Is(restored.Lost, errDamaged) {
+		t.Error(restored, err)
+	}
+}
+
+// A proof is accepted when all files have it, and a file is let go of when nobody
+// is about to write it.
+func TestPersistTwoFiles(t *testing.T) {
+	c, one, two := newClock(), newPath(t), newPath(t)
+	m := newMemory(1<<30, c.now)
+	m.Retain(short)
+	reload(t, m, nil, one)
+	stop := reload(t, m, nil, two)
+	c.advance(time.Second)
+	broken, failing := errors.New("broken"), true
+	writing, proceed := make(chan bool), make(chan bool)
+	t.Cleanup(func() { writeAt = (*os.File).WriteAt })
+	writeAt = func(file *os.File, octets []byte, at int64) (int, error) {
+		switch {
+		case failing && file.Name() == two && len(octets) == recordSize:
+			return 0, broken
+		case !failing && file.Name() == one && len(octets) == recordSize:
+			writing <- true
+			<-proceed
+		}
+		return file.WriteAt(octets, at)
+	}
+	record(t, m, use(1, epoch+1), broken)
+	failing = false
+	answer := make(chan error)
+	go func() { answer <- m.Record(t.Context(), use(1, epoch+1)) }()
+	<-writing
+	stopped := make(chan bool)
+	go func() {
+		stop()
+		close(stopped)
+	}()
+	select {
+	case <-stopped:
+		t.Error("let go of while a record was on its way")
+	case <-time.After(20 * time.Millisecond):
+	}
+	close(proceed)
+	if err := <-answer; err != nil {
+		t.Error(err)
+	}
+	<-stopped
+}
+
+// What a file that is being left says is never more than what is in it.
+func TestPersistLeavesInOrder(t *testing.T) {
+	c, one, two := newClock(), newPath(t), newPath(t)
+	m := newMemory(1<<30, c.now)
+	m.Retain(short)
+	stop := reload(t, m, nil, one)
+	c.advance(time.Second)
+	reload(t, m, nil, two)
+	answer, left, accepted := make(chan error, 1), "", false
+	t.Cleanup(func() { writeAt = (*os.File).WriteAt })
+	writeAt = func(file *os.File, octets []byte, at int64) (int, error) {
+		if file.Name() == one && left == "" {
+			left = "soon"
+			go func() { answer <- m.Record(t.Context(), use(1, epoch+1)) }()
+			time.Sleep(20 * time.Millisecond)
+			accepted, left = len(answer) == 1, killed(t, one)
+		}
+		return file.WriteAt(octets, at)
+	}
+	stop()
+	if err := <-answer; err != nil {
+		t.Fatal(err)
+	}
+	m, restored := persisted(t, c, left, short)
+	if err := m.Record(t.Context(), use(1, epoch+1)); accepted && err == nil {
+		t.Errorf("accepted again: %+v", restored)
+	}
+}
+
+// While proofs are accepted that the store is not told of, its file does not pass
+// for all of them; and once none is any more, none that was can be judged.
+func TestPersistSuspended(t *testing.T) {
+	for _, resume := range []bool{false, true} {
+		c, path := newClock(), newPath(t)
+		m, _ := persisted(t, c, path, short)
+		c.advance(time.Second)
+		elsewhere := use(1, c.now().Unix())
+		record(t, m, use(2, c.now().Unix()), nil)
+		if err := m.Suspend(); err != nil {
+			t.Fatal(err)
+		}
+		record(t, m, use(3, c.now().Unix()), nil) // it may still be asked
+		c.advance(2 * time.Second)
+		if resume {
+			m.Resume()
+			record(t, m, elsewhere, ErrBeforeStart)
+			record(t, m, withNonce(4, epoch+10, epoch+1), ErrBeforeStart)
+			record(t, m, use(2, epoch+1), ErrReplayed)
+			c.advance(time.Second)
+			record(t, m, use(5, c.now().Unix()), nil)
+		}
+		m, restored := persisted(t, c, killed(t, path), short)
+		if resume != (restored.Lost == nil) || !resume && !errors.Is(restored.Lost, errLeft) {
+			t.Errorf("resumed %v: %+v", resume, restored)
+		}
+		record(t, m, elsewhere, ErrBeforeStart)
+		record(t, m, use(3, epoch+1), ErrReplayed)
+	}
+}
+
+// One that cannot be written cannot say so.
+func TestPersistSuspendedOnAFullDisk(t *testing.T) {
+	c, path := newClock(), newPath(t)
+	m, _ := persisted(t, c, path, short)
+	c.advance(time.Second)
+	full := errors.New("full")
+	t.Cleanup(func() { writeAt = (*os.File).WriteAt })
+	writeAt = func(*os.File, []byte, int64) (int, error) { return 0, full }
+	if err := m.Suspend(); !errors.Is(err, full) {
+		t.Error(err)
+	}
+	m.Resume()
+	c.advance(time.Second)
+	record(t, m, use(1, c.now().Unix()), full)
+	writeAt = (*os.File).WriteAt
+	record(t, m, use(1, c.now().Unix()), nil)
+	m, restored := persisted(t, c, killed(t, path), short)
+	if restored.Lost != nil {
+		t.Error(restored.Lost)
+	}
+	record(t, m, use(2, epoch+1), ErrBeforeStart)
+	record(t, m, use(1, c.now().Unix()), ErrReplayed)
+}
+
+// Restarts alone do not either.
+func TestPersistManyRestartsOfMany(t *testing.T) {
+	c, path := newClock(), newPath(t)
+	m, _ := persisted(t, c, path, short)
+	c.advance(time.Second)
+	for n := range 3 * blockSlots {
+		record(t, m, use(n, epoch+1), nil)
+	}
+	before, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		closed(t, m)
+		m, _ = persisted(t, c, path, short)
+	}
+	if after, err := os.Stat(path); err != nil || after.Size() != before.Size() {
+		t.Errorf("%d bytes, then %d, %v", before.Size(), after.Size(), err)
 	}
 }
 
