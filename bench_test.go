@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
@@ -167,6 +168,31 @@ func BenchmarkHandler(b *testing.B) {
 			})
 		})
 	}
+}
+
+// BenchmarkIntrospected is a request with an opaque token, of which the issuer's
+// answer is remembered.
+func BenchmarkIntrospected(b *testing.B) {
+	var jkt string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"active":true,"iss":"https://sso.example.com","aud":"https://api.example.com","sub":"user","cnf":{"jkt":%q}}`, jkt)
+	}))
+	defer server.Close()
+	cache := caddy.Duration(time.Hour)
+	s := newBench(b, "ES256", func(h *Handler) {
+		h.Issuers[0].Introspection = &Introspection{URL: server.URL, ClientID: "gateway", Auth: "none", Cache: &cache}
+	})
+	jkt = s.client.Thumbprint
+	const token = "2YotnFZFEjr1zCsicMWpAA"
+	authorization, dpop := []string{"DPoP " + token}, []string{s.proof(b, s.client, token)}
+	c := newCall(s.url)
+	b.ReportAllocs()
+	beside.Compare(b, beside.Verification(b, "ES256"), 1, func() {
+		if err := c.serve(s.handler, authorization, dpop); err != nil {
+			b.Fatal(err)
+		}
+	})
 }
 
 // BenchmarkNewToken is a request with a token that was not seen before, beside two
