@@ -37,8 +37,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	switch {
 	case f == nil:
 		h.conclude(r, req, accepted, nil)
-		req.user = granted
-		h.rewrite(r.Header, req, granted)
+		req.granted, req.user = granted, &req.granted
+		h.rewrite(r.Header, req)
 		if req.renew {
 			req.nonce = h.nonces.issue(h.now())
 		}

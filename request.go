@@ -35,6 +35,7 @@ type request struct {
 	publicURL [1]proof.URI // where the configuration has none
 
 	records []record // made in stores on behalf of this request
+	first   [1]record
 	verdict verdict
 	renew   bool   // whether the client's nonce is in the second half of its life
 	nonce   string // for the client, with the answer; empty: none
@@ -42,6 +43,7 @@ type request struct {
 
 	// What the last handler that accepted the request made of it.
 	user         *access // nil: none has
+	granted      access  // what user points to
 	upstream     UpstreamToken
 	claimHeaders []string // names of those that were set
 }

@@ -19,10 +19,10 @@ import (
 // rewrite gives an accepted request the credentials and claims that the
 // upstream is to see. It starts from the credentials as they arrived, because
 // another handler may have rewritten them.
-func (h *Handler) rewrite(header http.Header, req *request, granted *access) {
+func (h *Handler) rewrite(header http.Header, req *request) {
 	switch h.upstream {
 	case UpstreamBearer:
-		header["Authorization"] = []string{string(failure.Bearer) + " " + granted.token}
+		header["Authorization"] = []string{string(failure.Bearer) + " " + req.user.token}
 		delete(header, "Dpop")
 	case UpstreamDPoP:
 		req.giveBack(header)
@@ -34,7 +34,7 @@ func (h *Handler) rewrite(header http.Header, req *request, granted *access) {
 	delete(header, "Dpop-Nonce")
 	for _, claimHeader := range h.claimHeaders {
 		delete(header, claimHeader.Header)
-		if value, ok := h.claimValue(claimHeader, granted.claims); ok {
+		if value, ok := h.claimValue(claimHeader, req.user.claims); ok {
 			header[claimHeader.Header] = []string{value}
 			req.claimHeaders = append(req.claimHeaders, claimHeader.Header)
 		}

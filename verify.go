@@ -20,16 +20,16 @@ var signers = proof.NewSigners()
 // verify judges a request, in the order that costs a hostile client most and
 // this server least: nothing before the token is looked at calls out, and
 // nothing before the record keeps anything about the request.
-func (h *Handler) verify(ctx context.Context, req *request) (*access, *failure.Failure) {
+func (h *Handler) verify(ctx context.Context, req *request) (access, *failure.Failure) {
 	// 1. The target and the authority of the request (RFC 9110 §7.1).
 	urls, f := h.publicURLs(req)
 	if f != nil {
-		return nil, f
+		return access{}, f
 	}
 	// 2. One Authorization with one token (RFC 9449 §7.1, RFC 6750 §2.1).
 	creds, f := h.credentials(req)
 	if f != nil {
-		return nil, f
+		return access{}, f
 	}
 	if creds.scheme == failure.Bearer {
 		return h.verifyBearer(ctx, req, creds)
@@ -37,64 +37,64 @@ func (h *Handler) verify(ctx context.Context, req *request) (*access, *failure.F
 	// 3. One proof (RFC 9449 §4.3, check 1).
 	field, f := req.proofField()
 	if f != nil {
-		return nil, f
+		return access{}, f
 	}
 	// 4. The proof's syntax and signature (checks 2 to 7).
 	p, f := signers.Verify(field, h.algorithms)
 	if f != nil {
-		return nil, f
+		return access{}, f
 	}
 	req.verdict.jkt, creds.jkt = p.Thumbprint, p.Thumbprint
 	creds.hash = bounded.KeyOf(creds.token)
 	// 5. The proof is for this request (checks 8, 9 and 12).
 	if f := p.CheckRequest(req.method, urls, proof.Hash(creds.hash)); f != nil {
-		return nil, f
+		return access{}, f
 	}
 	now := h.now()
 	if f := h.window.CheckValidity(p, now); f != nil {
-		return nil, f
+		return access{}, f
 	}
 	// 6. The proof is of now (checks 10 and 11).
 	use, f := h.checkFresh(ctx, req, p, now)
 	if f != nil {
-		return nil, f
+		return access{}, f
 	}
 	// 7. The token is good, and for this resource (RFC 9068 §4).
 	good, f := h.verifyToken(ctx, req, creds)
 	if f != nil {
-		return nil, f
+		return access{}, f
 	}
 	// 8. The token is bound to the key of the proof (check 12, RFC 7800 §3.1).
 	if f := token.CheckBinding(p.Thumbprint, good.claims, good.local); f != nil {
-		return nil, f
+		return access{}, f
 	}
 	// 9. The proof was not used before (RFC 9449 §11.1).
 	if f := h.record(ctx, req, use); f != nil {
-		return nil, f
+		return access{}, f
 	}
 	signers.Remember(p)
 	// 10. The token allows what is asked for here (RFC 6750 §3.1, RFC 9470 §3).
 	if f := h.demands.Check(good.claims, now); f != nil {
-		return nil, f
+		return access{}, f
 	}
-	return &access{creds.scheme, creds.token, good.claims}, nil
+	return access{creds.scheme, creds.token, good.claims}, nil
 }
 
 // verifyBearer judges a request with a Bearer token, where those are accepted:
 // the token must not be bound to any key (RFC 9449 §7.2).
-func (h *Handler) verifyBearer(ctx context.Context, req *request, creds credentials) (*access, *failure.Failure) {
+func (h *Handler) verifyBearer(ctx context.Context, req *request, creds credentials) (access, *failure.Failure) {
 	creds.hash = bounded.KeyOf(creds.token)
 	good, f := h.verifyToken(ctx, req, creds)
 	if f != nil {
-		return nil, f
+		return access{}, f
 	}
 	if f := token.CheckUnbound(good.claims, good.local); f != nil {
-		return nil, f
+		return access{}, f
 	}
 	if f := h.demands.Check(good.claims, h.now()); f != nil {
-		return nil, f
+		return access{}, f
 	}
-	return &access{creds.scheme, creds.token, good.claims}, nil
+	return access{creds.scheme, creds.token, good.claims}, nil
 }
 
 // grant is what a good token says. Its cnf may be in either.
@@ -200,6 +200,9 @@ func (h *Handler) record(ctx context.Context, req *request, use replay.Use) *fai
 	}
 	if err := h.store.Record(ctx, use); err != nil {
 		return h.notRecorded(err, use)
+	}
+	if req.records == nil {
+		req.records = req.first[:0]
 	}
 	req.records = append(req.records, record{h.store, use.Key})
 	return nil

@@ -130,11 +130,31 @@ func (v Value) Number() (float64, bool) {
 	if len(v) == 0 || v[0] != '-' && (v[0] < '0' || v[0] > '9') {
 		return 0, false
 	}
+	if f, ok := v.whole(); ok {
+		return f, true
+	}
 	f, err := strconv.ParseFloat(string(v), 64)
 	if err != nil || math.IsInf(f, 0) || math.IsNaN(f) {
 		return 0, false
 	}
 	return f, true
+}
+
+// whole returns the value of a number without sign, fraction and exponent that
+// float64 holds exactly, as times are, and whether it is one.
+func (v Value) whole() (float64, bool) {
+	const mostDigits = 15
+	if len(v) > mostDigits {
+		return 0, false
+	}
+	n := 0
+	for i := range len(v) {
+		if v[i] < '0' || v[i] > '9' {
+			return 0, false
+		}
+		n = 10*n + int(v[i]-'0')
+	}
+	return float64(n), true
 }
 
 // Object returns the value of a JSON object, and whether it is one.
@@ -245,7 +265,7 @@ func (s *scanner) value(depth int) (Value, error) {
 
 // outer steps over the outermost object, and returns its members.
 func (s *scanner) outer() ([]member, error) {
-	members := make([]member, 0, 12)
+	members := make([]member, 0, 8)
 	for more := s.enter('}'); more; {
 		name, err := s.name()
 		if err != nil {

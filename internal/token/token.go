@@ -317,10 +317,11 @@ var uncheckedConfirmations = []string{"x5t#S256", "jwk", "jwe", "kid", "jku"}
 func CheckBinding(thumbprint string, places ...jose.Object) *failure.Failure {
 	bound := false
 	for _, claims := range places {
-		if !claims.Has("cnf") {
+		cnf, ok := claims.Get("cnf")
+		if !ok {
 			continue
 		}
-		if f := checkConfirmation(claims, thumbprint); f != nil {
+		if f := checkConfirmation(cnf, thumbprint); f != nil {
 			return f
 		}
 		bound = true
@@ -331,8 +332,7 @@ func CheckBinding(thumbprint string, places ...jose.Object) *failure.Failure {
 	return nil
 }
 
-func checkConfirmation(claims jose.Object, thumbprint string) *failure.Failure {
-	value, _ := claims.Get("cnf")
+func checkConfirmation(value jose.Value, thumbprint string) *failure.Failure {
 	cnf, ok := value.Object()
 	if !ok {
 		return failure.New(failure.TokenConfirmation, "the cnf of the access token is not a JSON object")
