@@ -1,0 +1,81 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// outcome is what became of a batch of requests.
+type outcome struct {
+	answered  int
+	latencies []time.Duration // sorted
+	elapsed   time.Duration
+}
+
+// sendAll sends requests on so many connections, each of which sends the next one
+// when it has its answer, until there are none or the time is over. All must be
+// answered with 200.
+func sendAll(address string, requests [][]byte, connections int, limit time.Duration) (outcome, error) {
+	conns := make([]*connection, connections)
+	for i := range conns {
+		c, err := dial(address)
+		if err != nil {
+			return outcome{}, err
+		}
+		defer c.close()
+		conns[i] = c
+	}
+	var next atomic.Int64
+	var all sync.WaitGroup
+	latencies := make([][]time.Duration, connections)
+	failures := make([]error, connections)
+	start := time.Now()
+	for i, c := range conns {
+		all.Go(func() {
+			for {
+				n := int(next.Add(1)) - 1
+				sent := time.Now()
+				if n >= len(requests) || sent.Sub(start) > limit {
+					return
+				}
+				status, last, err := c.send(requests[n])
+				if err == nil && (status != 200 || last) {
+					err = fmt.Errorf("status %d, last of the connection: %t", status, last)
+				}
+				if err != nil {
+					failures[i] = fmt.Errorf("request %d: %w", n, err)
+					return
+				}
+				latencies[i] = append(latencies[i], time.Since(sent))
+			}
+		})
+	}
+	all.Wait()
+	result := outcome{elapsed: time.Since(start)}
+	result.latencies = slices.Concat(latencies...)
+	result.answered = len(result.latencies)
+	slices.Sort(result.latencies)
+	return result, errors.Join(failures...)
+}
+
+// percentile is of sorted values.
+func percentile(sorted []time.Duration, p float64) time.Duration {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return sorted[min(int(p*float64(len(sorted))), len(sorted)-1)]
+}
+
+func median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
+}

@@ -1,0 +1,114 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+)
+
+// report is what a comparison has found: medians of its rounds.
+type report struct {
+	// BareMicroseconds is one bare verification.
+	BareMicroseconds float64
+	Rows             []row
+	Notes            []string
+	load             string
+	connections      int
+}
+
+type row struct {
+	Server string
+	Apache bool
+	// Microseconds is the processor time of an accepted request.
+	Microseconds float64
+	// Over is what that is more than Caddy's alone, in bare verifications.
+	Over float64
+	// TimesDpop is how many times that of Caddy with dpop it is.
+	TimesDpop     float64
+	Rate          float64
+	P50, P90, P99 float64 // milliseconds
+	Requests      int
+}
+
+func (c *comparison) report(samples map[*server][]sample) *report {
+	r := &report{Notes: c.notes, load: loadAverage(), connections: c.connections}
+	alone, dpop := samples[c.servers[0]], samples[c.servers[1]]
+	// Ratios are of one round each, in which the machine is the same for all.
+	of := func(s *server, value func(i int, one sample) float64) float64 {
+		var values []float64
+		for i, one := range samples[s] {
+			values = append(values, value(i, one))
+		}
+		return median(values)
+	}
+	milliseconds := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+	microseconds := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+	r.BareMicroseconds = of(c.servers[0], func(_ int, one sample) float64 { return microseconds(one.bare) })
+	for _, s := range c.servers {
+		line := row{
+			Server:       s.name,
+			Apache:       s.apache,
+			Microseconds: of(s, func(_ int, one sample) float64 { return microseconds(one.cpu) }),
+			Over:         of(s, func(i int, one sample) float64 { return float64(one.cpu-alone[i].cpu) / float64(one.bare) }),
+			TimesDpop:    of(s, func(i int, one sample) float64 { return float64(one.cpu) / float64(dpop[i].cpu) }),
+			Rate:         of(s, func(_ int, one sample) float64 { return one.rate }),
+			P50:          of(s, func(_ int, one sample) float64 { return milliseconds(one.p50) }),
+			P90:          of(s, func(_ int, one sample) float64 { return milliseconds(one.p90) }),
+			P99:          of(s, func(_ int, one sample) float64 { return milliseconds(one.p99) }),
+		}
+		for _, one := range samples[s] {
+			line.Requests += one.answered
+		}
+		r.Rows = append(r.Rows, line)
+	}
+	return r
+}
+
+func (r *report) save(file string) error {
+	text, err := json.MarshalIndent(r, "", "\t")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, text, 0o644)
+}
+
+// What the project wants of itself.
+const (
+	mostOver  = 1.25 // bare verifications over Caddy alone
+	leastLess = 3.0  // times less than Apache
+)
+
+func (r *report) print(w io.Writer) {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "server\tCPU/request\tover Caddy alone\ttimes Caddy, dpop\trequests/s\tp50\tp90\tp99\taccepted\t")
+	for _, one := range r.Rows {
+		fmt.Fprintf(table, "%s\t%.0f µs\t%.2f verifications\t%.2f\t%.0f\t%.2f ms\t%.2f ms\t%.2f ms\t%d\t\n",
+			one.Server, one.Microseconds, one.Over, one.TimesDpop, one.Rate, one.P50, one.P90, one.P99, one.Requests)
+	}
+	_ = table.Flush()
+	fmt.Fprintf(w, "\nOne bare P-256 verification, in the same rounds: %.1f µs. Medians of rounds; %d connections; load average %s.\n",
+		r.BareMicroseconds, r.connections, r.load)
+	fmt.Fprintf(w, "Caddy with dpop over Caddy alone: %.2f bare verifications (target: at most %.2f), %s.\n",
+		r.Rows[1].Over, mostOver, verdict(r.Rows[1].Over <= mostOver))
+	for _, one := range r.Rows[2:] {
+		if one.Apache {
+			fmt.Fprintf(w, "%s: %.2f times Caddy with dpop (target: at least %.0f), %s.\n",
+				one.Server, one.TimesDpop, leastLess, verdict(one.TimesDpop >= leastLess))
+		}
+	}
+	for _, note := range r.Notes {
+		fmt.Fprintln(w, "Note:", note+".")
+	}
+}
+
+func verdict(met bool) string {
+	if met {
+		return "met"
+	}
+	return "NOT met"
+}
