@@ -98,6 +98,7 @@ MaxKeepAliveRequests 0
 		// Within the ten seconds for which it remembers a proof, no more than its cache can hold.
 		batch: 4 * apacheDefaultEntries / 10}
 	if err := s.await(iss); err != nil {
+		s.stop()
 		log, _ := os.ReadFile(s.log)
 		return nil, fmt.Errorf("%w\n%s", err, log)
 	}

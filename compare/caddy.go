@@ -57,8 +57,8 @@ http://%s {
 `, admin, s.options, address, dpop, backend, s.proxy)
 }
 
-// startCaddy starts a Caddy for a site, and returns when it listens.
-func startCaddy(binary, name string, s site, iss *issuer, backend string) (*server, error) {
+// startCaddy starts a Caddy for a site, which trusts an issuer's key.
+func startCaddy(binary, name string, s site, jwk, backend string) (*server, error) {
 	admin, err := freeAddress()
 	if err != nil {
 		return nil, err
@@ -70,7 +70,7 @@ func startCaddy(binary, name string, s site, iss *issuer, backend string) (*serv
 	config := filepath.Join(s.dir, "Caddyfile")
 	for file, text := range map[string]string{
 		config:                            s.caddyfile(admin, address, backend),
-		filepath.Join(s.dir, "keys.json"): fmt.Sprintf(`{"keys":[%s]}`, iss.jwk()),
+		filepath.Join(s.dir, "keys.json"): fmt.Sprintf(`{"keys":[%s]}`, jwk),
 	} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			return nil, err
@@ -80,9 +80,10 @@ func startCaddy(binary, name string, s site, iss *issuer, backend string) (*serv
 	if err != nil {
 		return nil, err
 	}
-	srv := &server{name: name, address: address, admin: admin, log: p.log, process: p, protects: s.dpop != "-"}
-	return srv, srv.await(iss)
+	return &server{name: name, address: address, admin: admin, log: p.log, process: p, protects: s.dpop != "-"}, nil
 }
+
+const startTimeout = 20 * time.Second
 
 // await returns when the server accepts a request. After its start Caddy refuses
 // proofs for a second, because they may have been used before.
@@ -91,20 +92,15 @@ func (s *server) await(iss *issuer) error {
 	if err != nil {
 		return err
 	}
-	err = waitFor(20*time.Second, func() error {
+	err = waitFor(startTimeout, func() error {
 		request, err := c.request(s.address)
 		if err != nil {
 			return err
 		}
-		status, err := ask(s.address, request)
-		if err == nil && status != 200 {
-			err = fmt.Errorf("status %d", status)
-		}
-		return err
+		return accepted(s.address, request)
 	})
 	if err != nil {
 		err = fmt.Errorf("%s: %w", s.name, s.failure(err))
-		s.stop()
 	}
 	return err
 }

@@ -48,7 +48,7 @@ func spoil(jws string) string {
 
 // verifies shows that a server does what is measured. It returns which of the
 // wrong requests it accepts.
-func (s *server) verifies(iss *issuer) (accepted []string, err error) {
+func (s *server) verifies(iss *issuer) (wrongly []string, err error) {
 	c, err := iss.newClient(time.Minute)
 	if err != nil {
 		return nil, err
@@ -61,8 +61,8 @@ func (s *server) verifies(iss *issuer) (accepted []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if status, err := ask(s.address, good); err != nil || status != 200 {
-		return nil, fmt.Errorf("%s: a good request: status %d, %v", s.name, status, err)
+	if err := accepted(s.address, good); err != nil {
+		return nil, fmt.Errorf("%s: a good request: %w", s.name, err)
 	}
 	wrong, err := attempts(s.address, c, other, good)
 	if err != nil {
@@ -73,10 +73,10 @@ func (s *server) verifies(iss *issuer) (accepted []string, err error) {
 		case err != nil:
 			return nil, fmt.Errorf("%s: %s: %w", s.name, a.what, err)
 		case status == 200:
-			accepted = append(accepted, a.what)
+			wrongly = append(wrongly, a.what)
 		case status != 401:
 			return nil, fmt.Errorf("%s: %s: status %d", s.name, a.what, status)
 		}
 	}
-	return accepted, nil
+	return wrongly, nil
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -55,4 +56,13 @@ func ask(address string, request []byte) (int, error) {
 	defer c.close()
 	status, _, err := c.send(request)
 	return status, err
+}
+
+// accepted returns an error unless a request is answered with 200.
+func accepted(address string, request []byte) error {
+	status, err := ask(address, request)
+	if err == nil && status != 200 {
+		err = fmt.Errorf("status %d", status)
+	}
+	return err
 }

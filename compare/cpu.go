@@ -84,6 +84,16 @@ func processes() (parents map[int]int, ended map[int]time.Duration, err error) {
 	return parents, ended, nil
 }
 
+// residentBytes is what a process has in memory.
+func residentBytes(pid int) (float64, error) {
+	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0, err
+	}
+	pages, err := strconv.Atoi(strings.Fields(string(statm))[1])
+	return float64(pages * os.Getpagesize()), err
+}
+
 // loadAverage is what uptime says: it tells how much else the machine does.
 func loadAverage() string {
 	text, err := os.ReadFile("/proc/loadavg")

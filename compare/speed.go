@@ -134,11 +134,14 @@ func (c *comparison) startServers(dir, caddy, entries string) (stop func(), err 
 		{"Caddy, dpop", site{dir: folder("dpop")}},
 		{"Caddy, dpop, persist", site{dir: persisted, dpop: "replay memory {\n persist " + filepath.Join(persisted, "proofs") + "\n}"}},
 	} {
-		s, err := startCaddy(caddy, each.name, each.site, c.iss, backend)
+		s, err := startCaddy(caddy, each.name, each.site, c.iss.jwk(), backend)
 		if err != nil {
 			return stop, err
 		}
 		c.servers = append(c.servers, s)
+		if err := s.await(c.iss); err != nil {
+			return stop, err
+		}
 	}
 	if entries == "0" {
 		return stop, nil
