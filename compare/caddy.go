@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -25,27 +26,26 @@ type server struct {
 // site is what a Caddyfile is made for.
 type site struct {
 	dir     string
-	dpop    string // settings of the directive, or "-" for no directive
+	dpop    string // settings of the directive
+	instead string // a directive in its place, or "-" for none
 	proxy   string // settings of reverse_proxy
-	options string // global ones
 }
 
 // caddyfile is the smallest site there is: dpop with its default settings.
 func (s *site) caddyfile(admin, address, backend string) string {
-	dpop := fmt.Sprintf(`dpop {
+	directive := fmt.Sprintf(`dpop {
 		issuer %s {
 			jwks_file %s
 		}
 		audience %s
 		%s
 	}`, issuerName, filepath.Join(s.dir, "keys.json"), audience, s.dpop)
-	if s.dpop == "-" {
-		dpop = ""
+	if s.instead != "" {
+		directive = strings.TrimPrefix(s.instead, "-")
 	}
 	return fmt.Sprintf(`{
 	admin %s
 	persist_config off
-	%s
 }
 
 http://%s {
@@ -54,7 +54,7 @@ http://%s {
 		%s
 	}
 }
-`, admin, s.options, address, dpop, backend, s.proxy)
+`, admin, address, directive, backend, s.proxy)
 }
 
 // startCaddy starts a Caddy for a site, which trusts an issuer's key.
@@ -80,7 +80,7 @@ func startCaddy(binary, name string, s site, jwk, backend string) (*server, erro
 	if err != nil {
 		return nil, err
 	}
-	return &server{name: name, address: address, admin: admin, log: p.log, process: p, protects: s.dpop != "-"}, nil
+	return &server{name: name, address: address, admin: admin, log: p.log, process: p, protects: s.instead == ""}, nil
 }
 
 const startTimeout = 20 * time.Second

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -42,12 +43,12 @@ func speed(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("speed", flag.ExitOnError)
 	caddy := flags.String("caddy", "", "Caddy with this plugin")
 	out := flags.String("json", "", "a file for the results")
-	profile := flags.String("profile", "", "a file for a processor profile of Caddy with dpop, of a round that does not count")
+	profile := flags.String("profile", "", "a folder for a processor profile of each Caddy, of a round that does not count")
 	entries := flags.String("apache-entries", strconv.Itoa(apacheDefaultEntries), "sizes of mod_oauth2's cache, with commas; 0: without Apache")
 	clients := flags.Int("clients", 20, "how many clients there are, each with a token")
 	c := &comparison{}
-	flags.IntVar(&c.rounds, "rounds", 9, "how often each server is measured")
-	flags.IntVar(&c.requests, "requests", 3000, "how many requests a server gets in a round, at most")
+	flags.IntVar(&c.rounds, "rounds", 45, "how often each server is measured")
+	flags.IntVar(&c.requests, "requests", 600, "how many requests a server gets in a round, at most")
 	flags.IntVar(&c.connections, "connections", 4, "on so many connections at once")
 	flags.DurationVar(&c.limit, "limit", 3*time.Second, "for how long a server gets requests in a round, at most")
 	_ = flags.Parse(args)
@@ -130,7 +131,8 @@ func (c *comparison) startServers(dir, caddy, entries string) (stop func(), err 
 		name string
 		site site
 	}{
-		{"Caddy alone", site{dir: folder("alone"), dpop: "-"}},
+		{"Caddy alone", site{dir: folder("alone"), instead: "-"}},
+		{"Caddy, one verification", site{dir: folder("bare"), instead: "bare_verification"}},
 		{"Caddy, dpop", site{dir: folder("dpop")}},
 		{"Caddy, dpop, persist", site{dir: persisted, dpop: "replay memory {\n persist " + filepath.Join(persisted, "proofs") + "\n}"}},
 	} {
@@ -188,8 +190,8 @@ func (c *comparison) verify() error {
 	return nil
 }
 
-// measure goes through the servers again and again, so that each has its share of
-// what the machine does besides.
+// measure goes through the servers again and again, in short rounds, so that each
+// has its share of what the machine does besides.
 func (c *comparison) measure(ctx context.Context) (map[*server][]sample, error) {
 	samples := make(map[*server][]sample)
 	for round := range c.rounds {
@@ -199,7 +201,7 @@ func (c *comparison) measure(ctx context.Context) (map[*server][]sample, error) 
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
-			taken, err := c.bare.measure(runtime.NumCPU(), 1000)
+			taken, err := c.bare.measure(runtime.NumCPU(), 300)
 			if err != nil {
 				return nil, err
 			}
@@ -216,7 +218,9 @@ func (c *comparison) measure(ctx context.Context) (map[*server][]sample, error) 
 			one.bare = sum / time.Duration(len(verifications))
 			samples[s] = append(samples[s], one)
 		}
-		fmt.Fprintf(os.Stderr, "round %d of %d, load %s\n", round+1, c.rounds, loadAverage())
+		if (round+1)%10 == 0 {
+			fmt.Fprintf(os.Stderr, "round %d of %d, load average %s\n", round+1, c.rounds, loadAverage())
+		}
 	}
 	return samples, nil
 }
@@ -242,7 +246,7 @@ func (c *comparison) one(s *server) (sample, error) {
 	if s.batch > 0 {
 		n = min(n, s.batch)
 	}
-	warm, err := c.sign(s.address, 10*c.connections)
+	warm, err := c.sign(s.address, 5*c.connections)
 	if err != nil {
 		return sample{}, err
 	}
@@ -294,30 +298,28 @@ func (c *comparison) sign(address string, n int) ([][]byte, error) {
 	return requests, nil
 }
 
-// profile takes a profile of Caddy with dpop under load.
-func (c *comparison) profile(file string) error {
+// profile takes a profile of each Caddy under load, after the rounds, because being
+// watched takes time too.
+func (c *comparison) profile(dir string) error {
+	const seconds = 5
 	for _, s := range c.servers {
-		if !s.protects {
+		if s.apache {
 			continue
 		}
-		const seconds = 10
-		var requests [][]byte
-		for range 10 {
-			more, err := c.sign(s.address, c.requests)
-			if err != nil {
-				return err
-			}
-			requests = append(requests, more...)
-		}
-		failed := make(chan error, 1)
-		go func() {
-			failed <- download(fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", s.admin, seconds), file)
-		}()
-		_, err := sendAll(s.address, requests, c.connections, seconds*time.Second)
-		if err := <-failed; err != nil {
+		requests, err := c.sign(s.address, 20_000)
+		if err != nil {
 			return err
 		}
-		return err
+		file := filepath.Join(dir, strings.ReplaceAll(strings.ReplaceAll(s.name, ",", ""), " ", "-")+".pprof")
+		taken := make(chan error, 1)
+		go func() {
+			taken <- download(fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", s.admin, seconds), file)
+		}()
+		sent, err := sendAll(s.address, requests, c.connections, seconds*time.Second)
+		if err := errors.Join(err, <-taken); err != nil {
+			return err
+		}
+		fmt.Fprintf(os.Stderr, "%s: %d requests\n", file, sent.answered)
 	}
 	return nil
 }
