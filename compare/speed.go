@@ -301,12 +301,12 @@ func (c *comparison) sign(address string, n int) ([][]byte, error) {
 // profile takes a profile of each Caddy under load, after the rounds, because being
 // watched takes time too.
 func (c *comparison) profile(dir string) error {
-	const seconds = 5
+	const seconds = 15
 	for _, s := range c.servers {
 		if s.apache {
 			continue
 		}
-		requests, err := c.sign(s.address, 20_000)
+		requests, err := c.sign(s.address, 30_000)
 		if err != nil {
 			return err
 		}
