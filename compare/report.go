@@ -38,7 +38,7 @@ type row struct {
 }
 
 func (c *comparison) report(samples map[*server][]sample) *report {
-	r := &report{Notes: c.notes, load: loadAverage(), connections: c.connections}
+	r := &report{Notes: c.notes, load: c.load, connections: c.connections}
 	alone, least, dpop := samples[c.servers[0]], samples[c.servers[1]], samples[c.servers[2]]
 	// Ratios are of one round each, in which the machine is the same for all.
 	of := func(s *server, value func(i int, one sample) float64) float64 {
@@ -96,7 +96,7 @@ func (r *report) print(w io.Writer) {
 			one.Server, one.Microseconds, one.Over, one.TimesDpop, one.Rate, one.P50, one.P90, one.P99, one.Requests)
 	}
 	_ = table.Flush()
-	fmt.Fprintf(w, "\nOne bare P-256 verification, in the same rounds: %.1f µs in a loop. Medians of rounds; %d connections; load average %s.\n",
+	fmt.Fprintf(w, "\nOne bare P-256 verification, in the same rounds: %.1f µs in a loop. Medians of rounds; %d connections; load average before: %s.\n",
 		r.BareMicroseconds, r.connections, r.load)
 	dpop := r.Rows[2]
 	fmt.Fprintf(w, "Caddy with dpop over Caddy alone: %.2f bare verifications (target: at most %.2f), %s; %.2f of those in Caddy.\n",

@@ -260,13 +260,12 @@ func (s *soaked) check() error {
 	fmt.Println()
 	third := len(s.minutes) / 3
 	second, last := s.minutes[third:2*third], s.minutes[2*third:]
-	for name, of := range map[string]func(minute) float64{
-		"RSS":         func(m minute) float64 { return m.resident },
-		"heap in use": func(m minute) float64 { return m.heap },
-	} {
+	memory := func(name string, of func(minute) float64) {
 		change := mean(last, of)/mean(second, of) - 1
-		say(math.Abs(change) <= 0.05, "%s of the last third is %+.1f %% of the second third's (within 5 %%)", name, 100*change)
+		say(math.Abs(change) <= 0.05, "%s in the last third is %+.1f %% from the second third's (within 5 %%)", name, 100*change)
 	}
+	memory("RSS", func(m minute) float64 { return m.resident })
+	memory("heap in use", func(m minute) float64 { return m.heap })
 	var all []float64
 	worst := 0
 	sent := 0
