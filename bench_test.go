@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
@@ -46,14 +45,12 @@ func newBench(b *testing.B) *bench {
 	if err := os.WriteFile(keys, fmt.Appendf(nil, `{"keys":[%s]}`, issuerKey.Public), 0o600); err != nil {
 		b.Fatal(err)
 	}
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
-	b.Cleanup(cancel)
 	handler := &Handler{
 		Issuers:   []*Issuer{{Issuer: "https://sso.example.com", JWKSFile: keys}},
 		Audiences: []string{"https://api.example.com"},
 		ReplayRaw: json.RawMessage(`{"store":"off"}`),
 	}
-	if err := handler.Provision(ctx); err != nil {
+	if err := handler.Provision(newContext(b)); err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = handler.Cleanup() })
