@@ -42,5 +42,10 @@ var advice = map[failure.Reason]string{
 	failure.TokenUnbound:        "have the token issued with a proof at the token endpoint, where the issuer must support DPoP for this client",
 	failure.TokenBound:          "send this token under the DPoP scheme, with a proof",
 	failure.TokenConfirmation:   "the token is bound in another way too, such as to a certificate, which the site cannot check",
-	failure.TokenOtherKey:       "make proofs with the key that the token was issued for, or get a token with this one",
+	failure.AuthenticationWeak:  "have the user authenticate again, with acr_values as the challenge has them; the issuer must then put acr into the token",
+	failure.AuthenticationOld:   "have the user authenticate again, with max_age as the challenge has it; the issuer must then put auth_time into the token",
+	failure.ScopeMissing:        "ask the issuer for every scope that is expected, and let this client have them there",
+	failure.ClaimMissing:        "have the issuer put the claim into its access tokens, and give this user or client the value",
+
+	failure.TokenOtherKey: "make proofs with the key that the token was issued for, or get a token with this one",
 }
