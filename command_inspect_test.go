@@ -566,7 +566,7 @@ func TestInspectNotChecked(t *testing.T) {
 			"query": "no --url", "proof htm": "no --method", "proof htu": "no --url", "token iss": "no --issuer", "token signature": "no --jwks", "token aud": "no --audience",
 		}, false},
 		{"a token alone", &inspect.Capture{Authorization: whole.Authorization}, map[string]string{"DPoP": "no --proof", "binding": "there is no proof with a key"}, false},
-		{"a proof alone", &inspect.Capture{Proof: whole.Proof}, map[string]string{"Authorization": "no --token", "proof ath": "there is not one token"}, false},
+		{"a proof alone", &inspect.Capture{Proof: whole.Proof}, map[string]string{"Authorization": "no --token", "proof ath": "no --token"}, false},
 		{"an opaque token", opaque.capture(t), map[string]string{
 			"token syntax": "its issuer alone knows what it says: a site that does not introspect refuses it", "binding": "its issuer alone knows",
 		}, false},
