@@ -38,7 +38,7 @@ func TestExamples(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, value := range map[string]string{
-		"DPOP_MODE": "report", "INTROSPECTION_SECRET": "a secret", "REDIS_PASSWORD": "another", "INTROSPECTION_TOKEN": "a token",
+		"INTROSPECTION_SECRET": "a secret", "REDIS_PASSWORD": "another", "INTROSPECTION_TOKEN": "a token",
 		"DPOP_NONCE_SECRET": "a secret of thirty-two characters", "DPOP_NONCE_SECRET_BEFORE": "another of thirty-two characters",
 	} {
 		t.Setenv(name, value)
