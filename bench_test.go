@@ -1,17 +1,23 @@
+//go:build unix
+
 package caddydpop
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
-	"encoding/json"
+	"encoding/binary"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,103 +26,302 @@ import (
 
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
 	"github.com/caddy-dpop/caddy-dpop/internal/proof"
+	"github.com/caddy-dpop/caddy-dpop/replay"
 )
 
-// bench is a handler with an issuer whose keys are in a file, a client's key and
-// a token for it.
+// bench is a handler with an issuer whose keys are in a file, that issuer's key,
+// and a client's.
 type bench struct {
 	handler *Handler
+	issuer  *jose.PrivateKey
 	client  *jose.PrivateKey
-	token   string
+	url     string
+	at      time.Time // when proofs are made
 }
 
-func newBench(b *testing.B) *bench {
+func newBench(b *testing.B, algorithm string, change func(*Handler)) *bench {
 	b.Helper()
-	algorithm := jose.AllAlgorithms().Find("ES256")
-	issuerKey, err := jose.Generate(algorithm)
-	if err != nil {
-		b.Fatal(err)
-	}
-	client, err := jose.Generate(algorithm)
-	if err != nil {
-		b.Fatal(err)
-	}
+	s := &bench{issuer: generate(b, "ES256"), client: generate(b, algorithm), url: "https://api.example.com/orders"}
 	keys := filepath.Join(b.TempDir(), "keys.json")
-	if err := os.WriteFile(keys, fmt.Appendf(nil, `{"keys":[%s]}`, issuerKey.Public), 0o600); err != nil {
+	if err := os.WriteFile(keys, fmt.Appendf(nil, `{"keys":[%s]}`, s.issuer.Public), 0o600); err != nil {
 		b.Fatal(err)
 	}
-	handler := &Handler{
+	ctx := contextOfNothing(b)
+	s.handler = &Handler{
 		Issuers:   []*Issuer{{Issuer: "https://sso.example.com", JWKSFile: keys}},
 		Audiences: []string{"https://api.example.com"},
-		ReplayRaw: json.RawMessage(`{"store":"off"}`),
 	}
-	if err := handler.Provision(newContext(b)); err != nil {
+	if change != nil {
+		change(s.handler)
+	}
+	if err := s.handler.Provision(ctx); err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { _ = handler.Cleanup() })
-	handler.logger = zap.NewNop()
-	now := time.Now()
-	token, err := issuerKey.Sign(map[string]any{"typ": "at+jwt"}, map[string]any{
+	b.Cleanup(func() { _ = s.handler.Cleanup() })
+	companion, err := companionOf(ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := companion.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = companion.Stop() })
+	s.handler.logger = zap.NewNop()
+	if memory, ok := s.handler.store.(*replay.Memory); ok {
+		s.handler.store = &unspent{Memory: memory}
+	}
+	// However long it takes, the proof is of now, and not of the second of the start.
+	s.at = time.Now().Truncate(time.Second).Add(2 * time.Second)
+	s.handler.now = func() time.Time { return s.at }
+	return s
+}
+
+// unspent is the memory store, for which each use of a proof is the first one.
+type unspent struct {
+	*replay.Memory
+	uses uint64
+}
+
+func (u *unspent) Record(ctx context.Context, use replay.Use) error {
+	u.uses++
+	binary.LittleEndian.PutUint64(use.Key[:], u.uses*0x9e3779b97f4a7c15)
+	return u.Memory.Record(ctx, use)
+}
+
+func generate(b *testing.B, algorithm string) *jose.PrivateKey {
+	b.Helper()
+	key, err := jose.Generate(jose.AllAlgorithms().Find(algorithm))
+	if err != nil {
+		b.Fatal(err)
+	}
+	return key
+}
+
+// token signs a token that is bound to the client's key.
+func (s *bench) token(b *testing.B) string {
+	b.Helper()
+	token, err := s.issuer.Sign(map[string]any{"typ": "at+jwt"}, map[string]any{
 		"iss": "https://sso.example.com", "aud": "https://api.example.com", "sub": "user", "client_id": "client", "jti": rand.Text(),
-		"iat": now.Unix(), "exp": now.Add(time.Hour).Unix(), "scope": "orders:read", "cnf": map[string]any{"jkt": client.Thumbprint},
+		"iat": s.at.Unix(), "exp": s.at.Add(time.Hour).Unix(), "scope": "orders:read", "cnf": map[string]any{"jkt": s.client.Thumbprint},
 	})
 	if err != nil {
 		b.Fatal(err)
 	}
-	return &bench{handler, client, token}
+	return token
 }
 
-func (s *bench) request(b *testing.B, dpop string) *http.Request {
+func (s *bench) proof(b *testing.B, key *jose.PrivateKey, token string) string {
 	b.Helper()
-	r := httptest.NewRequest("GET", "https://api.example.com/orders", nil)
-	r.Header["Authorization"] = []string{"DPoP " + s.token}
-	r.Header["Dpop"] = []string{dpop}
-	return r
-}
-
-var upstream = caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
-
-// BenchmarkHandler is the whole handler beside the bare verification of one
-// signature by the same kind of key, which is the ratio to look at.
-func BenchmarkHandler(b *testing.B) {
-	s := newBench(b)
-	dpop, err := proof.Sign(s.client, proof.Claims{Method: "GET", URL: "https://api.example.com/orders", Token: s.token, IssuedAt: time.Now()})
+	text, err := proof.Sign(key, proof.Claims{Method: "GET", URL: s.url, Token: token, IssuedAt: s.at})
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Run("bare verification", bareVerification)
-	for name, proof := range map[string]string{"accepted": dpop, "refused as garbage": "garbage"} {
-		b.Run(name, func(b *testing.B) {
-			r := s.request(b, proof)
-			header := r.Header.Clone()
-			vars := make(map[string]any)
-			ctx := context.WithValue(r.Context(), caddyhttp.VarsCtxKey, vars)
+	return text
+}
+
+// call is a request that can be handed to a handler again and again, as Caddy's
+// server would make it.
+type call struct {
+	request *http.Request
+	vars    map[string]any
+	writer  discarded
+}
+
+func newCall(url string) *call {
+	c := &call{vars: make(map[string]any), writer: make(discarded)}
+	r := httptest.NewRequest("GET", url, nil)
+	ctx := context.WithValue(r.Context(), caddyhttp.VarsCtxKey, c.vars)
+	ctx = context.WithValue(ctx, caddyhttp.ExtraLogFieldsCtxKey, new(caddyhttp.ExtraLogFields))
+	c.request = r.WithContext(ctx)
+	return c
+}
+
+// discarded is an answer that nobody reads.
+type discarded http.Header
+
+func (d discarded) Header() http.Header       { return http.Header(d) }
+func (discarded) Write(b []byte) (int, error) { return len(b), nil }
+func (discarded) WriteHeader(int)             {}
+
+var upstream = caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
+
+// serve hands the request to the handler, with these credentials.
+func (c *call) serve(h *Handler, authorization, dpop []string) error {
+	clear(c.vars)
+	clear(c.writer)
+	c.request.Header["Authorization"] = authorization
+	c.request.Header["Dpop"] = dpop
+	if extra, ok := c.request.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		*extra = caddyhttp.ExtraLogFields{}
+	}
+	return h.ServeHTTP(c.writer, c.request, upstream)
+}
+
+// BenchmarkHandler is the whole handler, by how a request's proof is signed, each
+// beside the bare verification of one signature by the same kind of key: in turn,
+// so that the ratio holds on a machine whose speed drifts.
+func BenchmarkHandler(b *testing.B) {
+	for _, algorithm := range []string{"ES256", "EdDSA", "RS256", "PS256"} {
+		b.Run(algorithm, func(b *testing.B) {
+			s := newBench(b, algorithm, nil)
+			token := s.token(b)
+			authorization, dpop := []string{"DPoP " + token}, []string{s.proof(b, s.client, token)}
+			c, bare := newCall(s.url), bareVerification(b, algorithm)
 			b.ReportAllocs()
-			for b.Loop() {
-				clear(vars)
-				r := r.WithContext(ctx)
-				r.Header = header.Clone()
-				err := s.handler.ServeHTTP(httptest.NewRecorder(), r, upstream)
-				if (err == nil) != (name == "accepted") {
+			compare(b, bare, 1, func() {
+				if err := c.serve(s.handler, authorization, dpop); err != nil {
 					b.Fatal(err)
 				}
-			}
+			})
 		})
 	}
 }
 
-func bareVerification(b *testing.B) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		b.Fatal(err)
+// BenchmarkNewToken is a request with a token that was not seen before, beside two
+// bare verifications.
+func BenchmarkNewToken(b *testing.B) {
+	s := newBench(b, "ES256", nil)
+	const many = 2000
+	var authorizations, dpops [][]string
+	for range many {
+		token := s.token(b)
+		authorizations, dpops = append(authorizations, []string{"DPoP " + token}), append(dpops, []string{s.proof(b, s.client, token)})
 	}
-	digest := sha256.Sum256([]byte("message"))
-	signature, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
-	if err != nil {
-		b.Fatal(err)
+	c, bare, n := newCall(s.url), bareVerification(b, "ES256"), 0
+	b.ReportAllocs()
+	compare(b, bare, 2, func() {
+		if n++; n%many == 0 { // all are known now
+			for _, iss := range s.handler.issuers {
+				iss.tokens = newTokenCache()
+			}
+		}
+		if err := c.serve(s.handler, authorizations[n%many], dpops[n%many]); err != nil {
+			b.Fatal(err)
+		}
+	})
+}
+
+// BenchmarkRefusal is a request that is refused, by how far it gets.
+func BenchmarkRefusal(b *testing.B) {
+	s := newBench(b, "ES256", nil)
+	token := s.token(b)
+	good := s.proof(b, s.client, token)
+	authorization := []string{"DPoP " + token}
+	for _, row := range []struct {
+		what                string
+		authorization, dpop []string
+	}{
+		{"no credentials", nil, nil},
+		{"Bearer", []string{"Bearer " + token}, nil},
+		{"no proof", authorization, nil},
+		{"garbage", authorization, []string{"garbage"}},
+		{"8 KiB of garbage", authorization, []string{garbage(8 << 10)}},
+		{"claims of garbage", authorization, []string{good[:200] + garbage(7<<10) + good[len(good)-87:]}},
+		{"wrong type", authorization, []string{"eyJhbGciOiJFUzI1NiJ9.e30.AAAA"}},
+		{"another token", []string{"DPoP " + token + "A"}, []string{good}},
+	} {
+		b.Run(row.what, func(b *testing.B) {
+			c, bare := newCall(s.url), bareVerification(b, "ES256")
+			b.ReportAllocs()
+			compare(b, bare, 1, func() {
+				if c.serve(s.handler, row.authorization, row.dpop) == nil {
+					b.Fatal("accepted")
+				}
+			})
+		})
+	}
+}
+
+func garbage(n int) string {
+	text := make([]byte, n)
+	for i := range text {
+		text[i] = "eyJ0.eXAiOiJk"[i%13]
+	}
+	return string(text)
+}
+
+// compare measures the processor time that work takes, as so many times that of so
+// many calls of bare: in turns, so that the ratio holds while the machine's speed
+// drifts, and on one that does other things too.
+func compare(b *testing.B, bare func(), times int, work func()) {
+	b.Helper()
+	const batch = 64
+	work() // the first one makes what is there from then on
+	var ours, theirs time.Duration
+	calls, batches, started := 0, 0, processorTime()
+	turn := func() {
+		b.StopTimer()
+		now := processorTime()
+		ours += now - started
+		for range batch {
+			bare()
+		}
+		batches++
+		started = processorTime()
+		theirs += started - now
+		b.StartTimer()
 	}
 	for b.Loop() {
-		if !ecdsa.VerifyASN1(&key.PublicKey, digest[:], signature) {
+		work()
+		if calls++; calls%batch == 0 {
+			turn()
+		}
+	}
+	turn()
+	bareTime := float64(theirs) / float64(batches*batch)
+	b.ReportMetric(float64(ours)/float64(calls)/bareTime/float64(times), "of-bare")
+	b.ReportMetric(bareTime, "bare-ns")
+}
+
+// processorTime is what this process has taken so far.
+func processorTime() time.Duration {
+	var usage syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &usage) // never fails
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+// bareVerification is what the standard library does for one signature.
+func bareVerification(b *testing.B, algorithm string) func() {
+	b.Helper()
+	message := []byte("message")
+	digest := sha256.Sum256(message)
+	must := func(signature []byte, err error) []byte {
+		if err != nil {
+			b.Fatal(err)
+		}
+		return signature
+	}
+	var verify func() bool
+	switch algorithm {
+	case "ES256":
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			b.Fatal(err)
+		}
+		signature := must(ecdsa.SignASN1(rand.Reader, key, digest[:]))
+		verify = func() bool { return ecdsa.VerifyASN1(&key.PublicKey, digest[:], signature) }
+	case "EdDSA":
+		public, private, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			b.Fatal(err)
+		}
+		signature := ed25519.Sign(private, message)
+		verify = func() bool { return ed25519.Verify(public, message, signature) }
+	default:
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if algorithm == "PS256" {
+			signature := must(rsa.SignPSS(rand.Reader, key, crypto.SHA256, digest[:], nil))
+			verify = func() bool { return rsa.VerifyPSS(&key.PublicKey, crypto.SHA256, digest[:], signature, nil) == nil }
+			break
+		}
+		signature := must(rsa.SignPKCS1v15(rand.Reader, key, crypto.SHA256, digest[:]))
+		verify = func() bool { return rsa.VerifyPKCS1v15(&key.PublicKey, crypto.SHA256, digest[:], signature) == nil }
+	}
+	return func() {
+		if !verify() {
 			b.Fatal("does not verify")
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/caddy-dpop/caddy-dpop/internal/bounded"
 	"github.com/caddy-dpop/caddy-dpop/internal/failure"
 	"github.com/caddy-dpop/caddy-dpop/internal/token"
 )
@@ -13,7 +14,8 @@ import (
 type credentials struct {
 	scheme failure.Scheme
 	token  string
-	jkt    string // thumbprint of the proof's key, once that is verified
+	hash   bounded.Key // of the token
+	jkt    string      // thumbprint of the proof's key, once that is verified
 }
 
 // credentials is step 2: one Authorization field with one token under a scheme
@@ -50,6 +52,7 @@ func (h *Handler) credentials(req *request) (credentials, *failure.Failure) {
 	if tokenInQuery(req.url.RawQuery) {
 		return none, failure.New(failure.TokenInQuery, "the request has a second access token, in its query")
 	}
+	creds.hash = bounded.KeyOf(creds.token)
 	if creds.scheme == failure.Bearer {
 		if h.mode == ModeStrict {
 			return none, failure.New(failure.BearerRefused, "Bearer tokens are not accepted here: use a DPoP-bound token under the DPoP scheme")

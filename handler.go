@@ -69,18 +69,21 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 func (h *Handler) refuse(w http.ResponseWriter, req *request, f *failure.Failure) error {
 	header := w.Header()
 	req.cors.apply(header)
-	header.Set("Cache-Control", "no-store")
-	header.Del("Retry-After")
-	header.Del("WWW-Authenticate")
-	header.Del("DPoP-Nonce")
+	header["Cache-Control"] = []string{"no-store"}
+	delete(header, "Retry-After")
+	delete(header, "Dpop-Nonce")
 	if f.WantsNonce() {
-		header.Set("DPoP-Nonce", h.nonces.issue(h.now()))
+		header["Dpop-Nonce"] = []string{h.nonces.issue(h.now())}
 	}
-	for _, challenge := range h.challenger.Challenges(f, req.verdict.scheme) {
-		header.Add("WWW-Authenticate", challenge)
+	if challenges := h.challenger.Challenges(f, req.verdict.scheme); len(challenges) > 0 {
+		header["Www-Authenticate"] = challenges
+	} else {
+		delete(header, "Www-Authenticate")
 	}
 	if f.Passing() {
-		header.Set("Retry-After", strconv.Itoa(f.RetryAfter))
+		header["Retry-After"] = []string{strconv.Itoa(f.RetryAfter)}
 	}
-	return caddyhttp.Error(f.Status(), f)
+	// Where in the code it was refused says less than the reason, and Caddy would take
+	// longer to find that out than the refusal took.
+	return caddyhttp.Error(f.Status(), caddyhttp.HandlerError{Err: f, Trace: "dpop"})
 }

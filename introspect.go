@@ -245,24 +245,24 @@ func hashed(secrets ...string) string {
 // introspect asks the issuer about a token, and holds the answer against the
 // handler's rules for that issuer. Local is the token as it was verified locally,
 // or nil if it is opaque.
-func (h *Handler) introspect(ctx context.Context, req *request, iss *issuer, creds credentials, local *token.Token) (*grant, *failure.Failure) {
+func (h *Handler) introspect(ctx context.Context, req *request, iss *issuer, creds credentials, local *token.Token) (grant, *failure.Failure) {
 	answer, err := iss.introspection.introspector.Introspect(ctx, creds.token, iss.introspection.cache)
 	if err != nil {
-		return nil, unavailable(failure.IntrospectionUnavailable, "whether the access token is good cannot be told at the moment", err)
+		return grant{}, unavailable(failure.IntrospectionUnavailable, "whether the access token is good cannot be told at the moment", err)
 	}
 	if !answer.Active {
-		return nil, failure.New(failure.TokenInactive, "the access token is not active, as its issuer says")
+		return grant{}, failure.New(failure.TokenInactive, "the access token is not active, as its issuer says")
 	}
-	good := &grant{claims: answer.Claims, confirmations: []jose.Object{answer.Claims}}
+	good := grant{claims: answer.Claims}
 	if local != nil {
 		if f := token.CheckAgreement(local.Claims, answer.Claims); f != nil {
-			return nil, f
+			return grant{}, f
 		}
-		good.confirmations = append(good.confirmations, local.Claims)
+		good.local = local.Claims
 	}
 	req.verdict.clientID = token.ClientID(answer.Claims)
 	if f := token.CheckAnswer(answer.Claims, &iss.rules, creds.scheme, h.now()); f != nil {
-		return nil, f
+		return grant{}, f
 	}
 	return good, nil
 }

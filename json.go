@@ -25,7 +25,7 @@ func (m *MemoryReplay) UnmarshalJSON(text []byte) error {
 // decodeExactly decodes settings by their exact names. encoding/json takes names
 // in any case, and the last of several: "Mode" could quietly win over "mode".
 func decodeExactly(text []byte, into any) error {
-	if err := checkNames(text, reflect.TypeOf(into), ""); err != nil {
+	if err := checkNames(jose.Value(text), reflect.TypeOf(into), ""); err != nil {
 		return err
 	}
 	decoder := json.NewDecoder(bytes.NewReader(text))

@@ -5,6 +5,7 @@ package caddydpop
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -275,7 +276,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.challenger = failure.Challenger{
-		Algorithms: h.algorithms.Names(),
+		Algorithms: strings.Join(h.algorithms.Names(), " "),
 		Realm:      settings.Realm,
 		Metadata:   h.published.documentURL,
 		Bearer:     h.mode != ModeStrict,

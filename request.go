@@ -29,6 +29,7 @@ type request struct {
 
 	authorization []string
 	proof         []string
+	room          [2]string // the one value that each of them has nearly always
 
 	records []record // made in stores on behalf of this request
 	verdict verdict
@@ -127,9 +128,9 @@ func arrived(r *http.Request) *request {
 		// other directives may change the values of a header in place
 		forwardedProto: slices.Clone(r.Header["X-Forwarded-Proto"]),
 		forwardedHost:  slices.Clone(r.Header["X-Forwarded-Host"]),
-		authorization:  slices.Clone(r.Header["Authorization"]),
-		proof:          slices.Clone(r.Header["Dpop"]),
 	}
+	req.authorization = append(req.room[0:0:1], r.Header["Authorization"]...)
+	req.proof = append(req.room[1:1:2], r.Header["Dpop"]...)
 	caddyhttp.SetVar(ctx, requestVar, req)
 	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Map(req.placeholder)

@@ -11,7 +11,7 @@ import (
 // tokenCache remembers the tokens that one key set has verified: their
 // signature's result and their claims. Every other check runs for each request.
 type tokenCache struct {
-	verified *bounded.Cache[verified]
+	verified *bounded.Cache[bounded.Key, verified]
 }
 
 // verified is a token, and the set that has verified it.
@@ -20,7 +20,7 @@ type verified struct {
 	set   *authserver.KeySet
 }
 
-func newTokenCache() *tokenCache { return &tokenCache{bounded.NewCache[verified]()} }
+func newTokenCache() *tokenCache { return &tokenCache{bounded.NewCache[bounded.Key, verified]()} }
 
 // find returns a token that the set which serves now has verified, by an
 // algorithm that the issuer's settings accept, or nil.

@@ -6,13 +6,15 @@ import (
 	"math"
 
 	"github.com/caddy-dpop/caddy-dpop/internal/authserver"
-	"github.com/caddy-dpop/caddy-dpop/internal/bounded"
 	"github.com/caddy-dpop/caddy-dpop/internal/failure"
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
 	"github.com/caddy-dpop/caddy-dpop/internal/proof"
 	"github.com/caddy-dpop/caddy-dpop/internal/token"
 	"github.com/caddy-dpop/caddy-dpop/replay"
 )
+
+// signers are the keys of the clients of all handlers, whose proofs were accepted.
+var signers = proof.NewSigners()
 
 // verify judges a request, in the order that costs a hostile client most and
 // this server least: nothing before the token is looked at calls out, and
@@ -37,13 +39,13 @@ func (h *Handler) verify(ctx context.Context, req *request) (*access, *failure.F
 		return nil, f
 	}
 	// 4. The proof's syntax and signature (checks 2 to 7).
-	p, f := proof.Verify(field, h.algorithms)
+	p, f := signers.Verify(field, h.algorithms)
 	if f != nil {
 		return nil, f
 	}
 	req.verdict.jkt, creds.jkt = p.Thumbprint, p.Thumbprint
 	// 5. The proof is for this request (checks 8, 9 and 12).
-	if f := p.CheckRequest(req.method, urls, creds.token); f != nil {
+	if f := p.CheckRequest(req.method, urls, proof.Hash(creds.hash)); f != nil {
 		return nil, f
 	}
 	now := h.now()
@@ -61,13 +63,14 @@ func (h *Handler) verify(ctx context.Context, req *request) (*access, *failure.F
 		return nil, f
 	}
 	// 8. The token is bound to the key of the proof (check 12, RFC 7800 §3.1).
-	if f := token.CheckBinding(p.Thumbprint, good.confirmations...); f != nil {
+	if f := token.CheckBinding(p.Thumbprint, good.claims, good.local); f != nil {
 		return nil, f
 	}
 	// 9. The proof was not used before (RFC 9449 §11.1).
 	if f := h.record(ctx, req, use); f != nil {
 		return nil, f
 	}
+	signers.Remember(p)
 	// 10. The token allows what is asked for here (RFC 6750 §3.1, RFC 9470 §3).
 	if f := h.demands.Check(good.claims, now); f != nil {
 		return nil, f
@@ -82,7 +85,7 @@ func (h *Handler) verifyBearer(ctx context.Context, req *request, creds credenti
 	if f != nil {
 		return nil, f
 	}
-	if f := token.CheckUnbound(good.confirmations...); f != nil {
+	if f := token.CheckUnbound(good.claims, good.local); f != nil {
 		return nil, f
 	}
 	if f := h.demands.Check(good.claims, h.now()); f != nil {
@@ -91,42 +94,40 @@ func (h *Handler) verifyBearer(ctx context.Context, req *request, creds credenti
 	return &access{creds.scheme, creds.token, good.claims}, nil
 }
 
-// grant is what a good token says.
+// grant is what a good token says. Its cnf may be in either.
 type grant struct {
 	claims jose.Object
-	// confirmations are where its cnf may stand: in the token, and in what its
-	// issuer says of it.
-	confirmations []jose.Object
+	local  jose.Object // of the token itself, where claims are what its issuer says of it
 }
 
 // verifyToken verifies an access token by the issuer that it names, or if it is
 // opaque by the one that introspects. Any other issuer is not asked.
-func (h *Handler) verifyToken(ctx context.Context, req *request, creds credentials) (*grant, *failure.Failure) {
+func (h *Handler) verifyToken(ctx context.Context, req *request, creds credentials) (grant, *failure.Failure) {
 	if h.introspecting != nil && token.IsOpaque(creds.token) {
 		req.verdict.issuer = h.introspecting.rules.Issuer
 		return h.introspect(ctx, req, h.introspecting, creds, nil)
 	}
-	iss, good, f := h.verifyJWT(ctx, creds.token)
+	iss, good, f := h.verifyJWT(ctx, creds)
 	if iss != nil {
 		req.verdict.issuer = iss.rules.Issuer
 	}
 	if f != nil {
-		return nil, f
+		return grant{}, f
 	}
 	req.verdict.clientID = token.ClientID(good.Claims)
 	if iss.introspection != nil && iss.introspection.all {
 		if f := good.CheckLocally(&iss.rules, h.now()); f != nil {
-			return nil, f
+			return grant{}, f
 		}
 		if f := creds.checkBinding(good.Claims); f != nil {
-			return nil, f // its issuer's answer could not mend that
+			return grant{}, f // its issuer's answer could not mend that
 		}
 		return h.introspect(ctx, req, iss, creds, good)
 	}
 	if f := good.Check(&iss.rules, h.now()); f != nil {
-		return nil, f
+		return grant{}, f
 	}
-	return &grant{good.Claims, []jose.Object{good.Claims}}, nil
+	return grant{claims: good.Claims}, nil
 }
 
 // checkBinding is step 8 as far as the token alone can tell.
@@ -142,14 +143,13 @@ func (c credentials) checkBinding(claims jose.Object) *failure.Failure {
 
 // verifyJWT verifies a JWT by the keys of the issuer that it names, unless the
 // same keys have verified it before. The issuer is returned also if they do not.
-func (h *Handler) verifyJWT(ctx context.Context, text string) (*issuer, *token.Token, *failure.Failure) {
-	key := bounded.KeyOf(text)
+func (h *Handler) verifyJWT(ctx context.Context, creds credentials) (*issuer, *token.Token, *failure.Failure) {
 	for _, iss := range h.issuers {
-		if good := iss.tokens.find(ctx, iss, key); good != nil {
+		if good := iss.tokens.find(ctx, iss, creds.hash); good != nil {
 			return iss, good, nil
 		}
 	}
-	parsed, f := token.Parse(text)
+	parsed, f := token.Parse(creds.token)
 	if f != nil {
 		return nil, nil, f
 	}
@@ -172,7 +172,7 @@ func (h *Handler) verifyJWT(ctx context.Context, text string) (*issuer, *token.T
 	if f != nil {
 		return iss, nil, f
 	}
-	iss.tokens.add(key, good, found.Set, len(text))
+	iss.tokens.add(creds.hash, good, found.Set, len(creds.token))
 	return iss, good, nil
 }
 

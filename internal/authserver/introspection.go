@@ -72,7 +72,7 @@ type Introspector struct {
 	slots   chan struct{}
 	waiting atomic.Int64
 
-	answers *bounded.Cache[*Answer]
+	answers *bounded.Cache[bounded.Key, *Answer]
 	count   atomic.Uint64 // of answers remembered so far
 
 	mu       sync.Mutex
@@ -97,7 +97,7 @@ func NewIntrospector(config Introspection) *Introspector {
 		ctx:           ctx,
 		cancel:        cancel,
 		slots:         make(chan struct{}, config.MaxInFlight),
-		answers:       bounded.NewCache[*Answer](),
+		answers:       bounded.NewCache[bounded.Key, *Answer](),
 	}
 }
 

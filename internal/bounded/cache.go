@@ -1,4 +1,5 @@
-// Package bounded remembers things of tokens, without growing past a bound.
+// Package bounded remembers things of tokens and clients, without growing past a
+// bound.
 package bounded
 
 import (
@@ -16,13 +17,16 @@ const (
 type Key [sha256.Size]byte
 
 // KeyOf returns the key of a token.
-func KeyOf(token string) Key { return sha256.Sum256([]byte(token)) }
+func KeyOf(token string) Key {
+	var buffer [2048]byte // enough for most
+	return sha256.Sum256(append(buffer[:0], token...))
+}
 
-// Cache remembers values by token. When there are too many, others make room.
-// Which ones is left to chance, so that nobody can aim at another's.
-type Cache[V any] struct {
+// Cache remembers values by key. When there are too many, others make room. Which
+// ones is left to chance, so that nobody can aim at another's.
+type Cache[K comparable, V any] struct {
 	mu      sync.RWMutex
-	entries map[Key]entry[V]
+	entries map[K]entry[V]
 	bytes   int
 }
 
@@ -32,10 +36,12 @@ type entry[V any] struct {
 }
 
 // NewCache returns an empty cache.
-func NewCache[V any]() *Cache[V] { return &Cache[V]{entries: make(map[Key]entry[V])} }
+func NewCache[K comparable, V any]() *Cache[K, V] {
+	return &Cache[K, V]{entries: make(map[K]entry[V])}
+}
 
 // Get returns the value of a key, and whether there is one.
-func (c *Cache[V]) Get(key Key) (V, bool) {
+func (c *Cache[K, V]) Get(key K) (V, bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	e, ok := c.entries[key]
@@ -44,7 +50,7 @@ func (c *Cache[V]) Get(key Key) (V, bool) {
 
 // Put remembers a value, which takes about so many bytes, in place of the key's
 // earlier one.
-func (c *Cache[V]) Put(key Key, value V, size int) {
+func (c *Cache[K, V]) Put(key K, value V, size int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.remove(key)
@@ -59,20 +65,20 @@ func (c *Cache[V]) Put(key Key, value V, size int) {
 }
 
 // Remove forgets the value of a key.
-func (c *Cache[V]) Remove(key Key) {
+func (c *Cache[K, V]) Remove(key K) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.remove(key)
 }
 
 // Len returns how many values are remembered.
-func (c *Cache[V]) Len() int {
+func (c *Cache[K, V]) Len() int {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return len(c.entries)
 }
 
-func (c *Cache[V]) remove(key Key) {
+func (c *Cache[K, V]) remove(key K) {
 	if e, ok := c.entries[key]; ok {
 		c.bytes -= e.size
 		delete(c.entries, key)

@@ -6,7 +6,7 @@ import (
 )
 
 func TestCache(t *testing.T) {
-	c := NewCache[string]()
+	c := NewCache[Key, string]()
 	a, b := KeyOf("a"), KeyOf("b")
 	if _, ok := c.Get(a); ok {
 		t.Error("an empty cache has a value")
@@ -30,7 +30,7 @@ func TestCache(t *testing.T) {
 }
 
 func TestBounds(t *testing.T) {
-	c := NewCache[int]()
+	c := NewCache[Key, int]()
 	for n := range MaxEntries + 500 {
 		key := KeyOf(strconv.Itoa(n))
 		c.Put(key, n, 1)

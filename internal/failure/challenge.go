@@ -16,10 +16,10 @@ const (
 
 // Challenger writes the challenges of one protected resource.
 type Challenger struct {
-	Algorithms []string // proof algorithms accepted, for algs (RFC 9449 §7.1)
-	Realm      string   // empty: none
-	Metadata   string   // URL, for resource_metadata (RFC 9728 §5.1); empty: none
-	Bearer     bool     // whether Bearer tokens are accepted too
+	Algorithms string // proof algorithms accepted, for algs (RFC 9449 §7.1)
+	Realm      string // empty: none
+	Metadata   string // URL, for resource_metadata (RFC 9728 §5.1); empty: none
+	Bearer     bool   // whether Bearer tokens are accepted too
 }
 
 // Challenges returns the values of WWW-Authenticate, one a scheme, DPoP first.
@@ -75,7 +75,7 @@ func (c Challenger) challenge(scheme Scheme, code code, f *Failure) string {
 		}
 	}
 	if scheme == DPoP {
-		param("algs", strings.Join(c.Algorithms, " "))
+		param("algs", c.Algorithms)
 	}
 	if c.Metadata != "" {
 		param("resource_metadata", c.Metadata)
@@ -113,7 +113,7 @@ func (c Challenger) FromBearer(values []string) (lines []string, found bool) {
 		if _, params, _ := strings.Cut(challenge, " "); params != "" {
 			line += " " + params + ","
 		}
-		lines = append(lines, line+` algs="`+strings.Join(c.Algorithms, " ")+`"`)
+		lines = append(lines, line+` algs="`+c.Algorithms+`"`)
 	}
 	return lines, found
 }

@@ -66,8 +66,8 @@ func TestAnswers(t *testing.T) {
 				if f.Status() != test.status {
 					t.Errorf("status %d, not %d", f.Status(), test.status)
 				}
-				strict := Challenger{Algorithms: []string{"ES256", "PS256"}}
-				optional := Challenger{Algorithms: []string{"ES256", "PS256"}, Bearer: true}
+				strict := Challenger{Algorithms: "ES256 PS256"}
+				optional := Challenger{Algorithms: "ES256 PS256", Bearer: true}
 				if got := strict.Challenges(f, test.used); test.strict != nil && !slices.Equal(got, test.strict) {
 					t.Errorf("strict:\ngot  %q\nwant %q", got, test.strict)
 				}
@@ -95,7 +95,7 @@ func TestRealm(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			c := Challenger{Algorithms: []string{"ES256"}, Realm: test.realm, Bearer: true}
+			c := Challenger{Algorithms: "ES256", Realm: test.realm, Bearer: true}
 			lines := c.Challenges(New(NoCredentials, "none"), "")
 			if len(lines) != 2 || lines[0] != test.want {
 				t.Errorf("got %q, want %q first", lines, test.want)
@@ -109,7 +109,7 @@ func TestRealm(t *testing.T) {
 }
 
 func TestRealmStandsInEachChallenge(t *testing.T) {
-	c := Challenger{Algorithms: []string{"ES256"}, Realm: "api", Bearer: true}
+	c := Challenger{Algorithms: "ES256", Realm: "api", Bearer: true}
 	want := []string{
 		`DPoP realm="api", error="invalid_request", error_description="two tokens", algs="ES256"`,
 		`Bearer realm="api", error="invalid_request", error_description="two tokens"`,
@@ -163,7 +163,7 @@ func TestFromBearer(t *testing.T) {
 		{"one of its own", []string{`Bearer realm="a", DPoP algs="RS256"`}, []string{`DPoP algs="RS256"`}, true},
 		{"empty elements, RFC 9110 §5.6.1", []string{`, ,Bearer realm="a" ,, error="b",`}, []string{`DPoP realm="a", error="b", ` + algs}, true},
 	}
-	c := Challenger{Algorithms: []string{"ES256", "PS256"}}
+	c := Challenger{Algorithms: "ES256 PS256"}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			got, ok := c.FromBearer(test.in)
@@ -178,7 +178,7 @@ func TestParametersStandInTheChallenge(t *testing.T) {
 	f := New(AuthenticationOld, "too old")
 	f.Parameters = []Parameter{{"max_age", "60"}, {"scope", `a "b`}}
 	want := `DPoP error="insufficient_user_authentication", error_description="too old", max_age="60", scope="a \"b", algs="ES256"`
-	if got := (Challenger{Algorithms: []string{"ES256"}}).Challenges(f, DPoP); len(got) != 1 || got[0] != want {
+	if got := (Challenger{Algorithms: "ES256"}).Challenges(f, DPoP); len(got) != 1 || got[0] != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -15,7 +15,7 @@ func FuzzFromBearer(f *testing.F) {
 		f.Add(seed, "")
 		f.Add(seed, `Bearer scope="a b"`)
 	}
-	c := Challenger{Algorithms: []string{"ES256", "EdDSA"}}
+	c := Challenger{Algorithms: "ES256 EdDSA"}
 	f.Fuzz(func(t *testing.T, one, two string) {
 		values := []string{one, two}
 		before := Receive(values)
@@ -62,7 +62,7 @@ func FuzzChallenges(f *testing.F) {
 				return // settings have printable ASCII alone
 			}
 		}
-		c := Challenger{Algorithms: []string{"ES256"}, Realm: realm, Metadata: metadata, Bearer: true}
+		c := Challenger{Algorithms: "ES256", Realm: realm, Metadata: metadata, Bearer: true}
 		failed := New(ScopeMissing, "description")
 		failed.Parameters = []Parameter{{"scope", scope}}
 		for _, scheme := range []Scheme{DPoP, Bearer} {

@@ -32,7 +32,7 @@ func TestReceive(t *testing.T) {
 
 // A client reads of each challenge what was put into it, and what it means.
 func TestReceiveOwnChallenges(t *testing.T) {
-	challenger := Challenger{Algorithms: []string{"ES256", "PS256"}, Realm: `a "realm"`, Metadata: "https://x.example/m", Bearer: true}
+	challenger := Challenger{Algorithms: "ES256 PS256", Realm: `a "realm"`, Metadata: "https://x.example/m", Bearer: true}
 	for reason, answer := range reasonAnswer {
 		f := New(reason, "what failed")
 		lines := challenger.Challenges(f, DPoP)

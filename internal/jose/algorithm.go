@@ -6,10 +6,9 @@ import (
 	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/sha512"
 	"errors"
 	"slices"
-
-	_ "crypto/sha512" // a hash of the algorithms below
 )
 
 // Algorithm is a digital signature algorithm by its JOSE name. There is no
@@ -104,6 +103,7 @@ func (a *Algorithm) Verify(key *Key, input string, signature []byte) error {
 	if !a.Fits(key) {
 		return errFit
 	}
+	var hashed [sha512.Size]byte
 	ok := false
 	switch public := key.Public.(type) {
 	case *ecdsa.PublicKey:
@@ -112,14 +112,14 @@ func (a *Algorithm) Verify(key *Key, input string, signature []byte) error {
 			return errSignature
 		}
 		var buffer [maxDER]byte
-		ok = ecdsa.VerifyASN1(public, a.digest(input), appendDER(buffer[:0], signature))
+		ok = ecdsa.VerifyASN1(public, a.digest(hashed[:0], input), appendDER(buffer[:0], signature))
 	case *rsa.PublicKey:
 		if a.pss {
 			// RFC 7518 §3.5: the salt is as long as the hash.
 			opts := &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}
-			ok = rsa.VerifyPSS(public, a.hash, a.digest(input), signature, opts) == nil
+			ok = rsa.VerifyPSS(public, a.hash, a.digest(hashed[:0], input), signature, opts) == nil
 		} else {
-			ok = rsa.VerifyPKCS1v15(public, a.hash, a.digest(input), signature) == nil
+			ok = rsa.VerifyPKCS1v15(public, a.hash, a.digest(hashed[:0], input), signature) == nil
 		}
 	case ed25519.PublicKey:
 		ok = ed25519.Verify(public, []byte(input), signature)
@@ -130,14 +130,21 @@ func (a *Algorithm) Verify(key *Key, input string, signature []byte) error {
 	return nil
 }
 
-func (a *Algorithm) digest(input string) []byte {
-	if a.hash == crypto.SHA256 {
-		sum := sha256.Sum256([]byte(input))
-		return sum[:]
+// digest appends the hash of what is signed.
+func (a *Algorithm) digest(out []byte, input string) []byte {
+	var buffer [2048]byte // enough for most
+	octets := append(buffer[:0], input...)
+	switch a.hash {
+	case crypto.SHA256:
+		sum := sha256.Sum256(octets)
+		return append(out, sum[:]...)
+	case crypto.SHA384:
+		sum := sha512.Sum384(octets)
+		return append(out, sum[:]...)
+	default:
+		sum := sha512.Sum512(octets)
+		return append(out, sum[:]...)
 	}
-	h := a.hash.New()
-	h.Write([]byte(input))
-	return h.Sum(nil)
 }
 
 // maxDER is the size of the largest ECDSA signature in DER: of P-521.

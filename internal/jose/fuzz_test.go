@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -73,7 +72,6 @@ func FuzzParseObject(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		text = slices.Clip(text) // as base64 decodes it: one step past its end is a panic
 		o, err := ParseObject(text)
 		if ok, sure := strict(text); sure && ok != (err == nil) {
 			t.Fatalf("%q: got %v, and encoding/json makes it %t", text, err, ok)
@@ -90,7 +88,7 @@ func FuzzParseObject(f *testing.F) {
 		}
 		for name, raw := range want {
 			value, ok := o.Get(name)
-			if !ok || !bytes.Equal(value, raw) {
+			if !ok || string(value) != string(raw) {
 				t.Fatalf("%q: member %q is %q, to encoding/json %q", text, name, value, raw)
 			}
 			agree(t, value)
@@ -100,24 +98,25 @@ func FuzzParseObject(f *testing.F) {
 
 // agree holds all that a value says of itself against encoding/json.
 func agree(t *testing.T, value Value) {
+	raw := []byte(value)
 	var wantText *string
-	isText := json.Unmarshal(value, &wantText) == nil && wantText != nil
+	isText := json.Unmarshal(raw, &wantText) == nil && wantText != nil
 	if got, ok := value.Text(); ok != isText || ok && got != *wantText {
 		t.Fatalf("%q: the text is %q, %t", value, got, ok)
 	}
 	var wantNumber *float64
-	isNumber := json.Unmarshal(value, &wantNumber) == nil && wantNumber != nil
+	isNumber := json.Unmarshal(raw, &wantNumber) == nil && wantNumber != nil
 	if got, ok := value.Number(); ok != isNumber || ok && got != *wantNumber {
 		t.Fatalf("%q: the number is %v, %t", value, got, ok)
 	}
 	var wantElements []json.RawMessage
-	isArray := json.Unmarshal(value, &wantElements) == nil && wantElements != nil
+	isArray := json.Unmarshal(raw, &wantElements) == nil && wantElements != nil
 	elements, ok := value.Array()
 	if ok != isArray || len(elements) != len(wantElements) {
 		t.Fatalf("%q: the array is %q, %t", value, elements, ok)
 	}
 	for i := range elements {
-		if !bytes.Equal(elements[i], wantElements[i]) {
+		if string(elements[i]) != string(wantElements[i]) {
 			t.Fatalf("%q: element %d is %q", value, i, elements[i])
 		}
 	}
@@ -125,7 +124,7 @@ func agree(t *testing.T, value Value) {
 		t.Fatalf("%q: is an object: %t", value, ok)
 	}
 	var compact bytes.Buffer
-	if err := json.Compact(&compact, value); err != nil || value.Compact() != compact.String() {
+	if err := json.Compact(&compact, raw); err != nil || value.Compact() != compact.String() {
 		t.Fatalf("%q: compact it is %q", value, value.Compact())
 	}
 	if scalar, ok := value.Scalar(); ok != (!value.IsNull() && value[0] != '{' && value[0] != '[') || value.IsString() && scalar != *wantText {

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -23,31 +24,34 @@ type Object struct {
 }
 
 type member struct {
-	name  []byte
+	name  string
 	value Value
 }
 
 // Value is the JSON text of one value within an Object.
-type Value []byte
+type Value string
 
 // maxMembers bounds the members of all objects in a text, unless less is enough.
 const maxMembers = 2000
 
-// ParseObject checks and takes apart the JSON object that is the whole of
-// text. The result refers to text, which must not change afterwards.
-func ParseObject(text []byte) (Object, error) { return parseObject(text, maxMembers) }
+// ParseObject checks and takes apart the JSON object that is the whole of text.
+func ParseObject[T ~string | ~[]byte](text T) (Object, error) {
+	return parseObject(string(text), maxMembers)
+}
 
-func parseObject(text []byte, limit int) (Object, error) {
-	if !utf8.Valid(text) {
+// parseObject makes nothing of the text but a list of the members: their names and
+// values are parts of it.
+func parseObject(text string, limit int) (Object, error) {
+	if !utf8.ValidString(text) {
 		return Object{}, errors.New("not valid UTF-8")
 	}
-	s := scanner{text: text, budget: limit}
+	var names [few]string
+	s := scanner{text: text, names: names[:0], budget: limit}
 	s.space()
 	if s.peek() != '{' {
 		return Object{}, errors.New("not a JSON object")
 	}
 	members := make([]member, 0, 12)
-	s.names = make([][]byte, 0, few)
 	if err := s.object(1, &members); err != nil {
 		return Object{}, err
 	}
@@ -61,11 +65,11 @@ func parseObject(text []byte, limit int) (Object, error) {
 // Get returns the member called name, and whether there is one. Case matters.
 func (o Object) Get(name string) (Value, bool) {
 	for i := range o.members {
-		if string(o.members[i].name) == name {
+		if o.members[i].name == name {
 			return o.members[i].value, true
 		}
 	}
-	return nil, false
+	return "", false
 }
 
 // Has reports whether there is a member called name, whatever its value.
@@ -95,7 +99,7 @@ func (o Object) Strings(name string) []string {
 func (o Object) Names() []string {
 	names := make([]string, len(o.members))
 	for i := range o.members {
-		names[i] = string(o.members[i].name)
+		names[i] = o.members[i].name
 	}
 	return names
 }
@@ -114,12 +118,11 @@ func (v Value) Text() (string, bool) {
 	if !v.IsString() {
 		return "", false
 	}
-	inner := v[1 : len(v)-1]
-	if bytes.IndexByte(inner, '\\') < 0 {
-		return string(inner), true
+	inner := string(v[1 : len(v)-1])
+	if strings.IndexByte(inner, '\\') < 0 {
+		return inner, true
 	}
-	unescaped, ok := unescape(inner)
-	return string(unescaped), ok
+	return unescape(inner)
 }
 
 // Number returns the value of a JSON number that float64 can hold, and
@@ -149,7 +152,7 @@ func (v Value) Array() ([]Value, bool) {
 	if len(v) == 0 || v[0] != '[' {
 		return nil, false
 	}
-	s := scanner{text: v, budget: maxMembers}
+	s := scanner{text: string(v), budget: maxMembers}
 	var elements []Value
 	err := s.array(1, &elements)
 	return elements, err == nil
@@ -179,7 +182,7 @@ func (v Value) Plain() string {
 // Compact returns the value's JSON text without insignificant white space.
 func (v Value) Compact() string {
 	var b bytes.Buffer
-	if err := json.Compact(&b, v); err != nil {
+	if err := json.Compact(&b, []byte(v)); err != nil {
 		return ""
 	}
 	return b.String()
@@ -188,9 +191,9 @@ func (v Value) Compact() string {
 // scanner walks JSON text by the grammar of RFC 8259. What is nested is checked
 // and stepped over; nothing is built of it until somebody asks for it.
 type scanner struct {
-	text   []byte
+	text   string
 	at     int
-	names  [][]byte // of the objects that are open, each after its parent's
+	names  []string // of the objects that are open, each after its parent's
 	budget int      // how many members there may still be
 }
 
@@ -236,7 +239,7 @@ func (s *scanner) value(depth int) (Value, error) {
 		err = s.literal()
 	}
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	return Value(s.text[start:s.at]), nil
 }
@@ -247,7 +250,7 @@ func (s *scanner) object(depth int, members *[]member) error {
 		return errDepth
 	}
 	base := len(s.names)
-	err := s.elements('}', func() error {
+	for more := s.enter('}'); more; {
 		name, err := s.str()
 		if err != nil {
 			return err
@@ -262,13 +265,15 @@ func (s *scanner) object(depth int, members *[]member) error {
 			return err
 		}
 		value, err := s.value(depth)
-		if err == nil && members != nil {
+		if err != nil {
+			return err
+		}
+		if members != nil {
 			*members = append(*members, member{name, value})
 		}
-		return err
-	})
-	if err != nil {
-		return err
+		if more, err = s.next('}'); err != nil {
+			return err
+		}
 	}
 	return s.leave(base)
 }
@@ -278,40 +283,47 @@ func (s *scanner) array(depth int, values *[]Value) error {
 	if depth > maxDepth {
 		return errDepth
 	}
-	return s.elements(']', func() error {
+	for more := s.enter(']'); more; {
 		value, err := s.value(depth)
-		if err == nil && values != nil {
+		if err != nil {
+			return err
+		}
+		if values != nil {
 			*values = append(*values, value)
 		}
-		return err
-	})
+		if more, err = s.next(']'); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// elements steps over an opening bracket, elements with commas between them, and
-// the closing bracket.
-func (s *scanner) elements(closing byte, element func() error) error {
+// enter steps over an opening bracket, and over the closing one if nothing is
+// between them; otherwise it reports that there is more.
+func (s *scanner) enter(closing byte) (more bool) {
 	s.at++
 	s.space()
 	if s.peek() == closing {
 		s.at++
-		return nil
+		return false
 	}
-	for {
+	return true
+}
+
+// next steps over what follows an element: a comma, and then there must be more, or
+// the closing bracket.
+func (s *scanner) next(closing byte) (more bool, err error) {
+	s.space()
+	switch s.peek() {
+	case ',':
+		s.at++
 		s.space()
-		if err := element(); err != nil {
-			return err
-		}
-		s.space()
-		switch s.peek() {
-		case ',':
-			s.at++
-		case closing:
-			s.at++
-			return nil
-		default:
-			return errSyntax
-		}
+		return true, nil
+	case closing:
+		s.at++
+		return false, nil
 	}
+	return false, errSyntax
 }
 
 // few is how many members an object may have for each to be looked at.
@@ -319,7 +331,7 @@ const few = 16
 
 // note adds a member's name to those of its object, which begin at base, and
 // finds it repeated while they are few.
-func (s *scanner) note(name []byte, base int) error {
+func (s *scanner) note(name string, base int) error {
 	if s.budget--; s.budget < 0 {
 		return errMembers
 	}
@@ -327,7 +339,7 @@ func (s *scanner) note(name []byte, base int) error {
 	s.names = append(s.names, name)
 	if len(names) < few {
 		for i := range names {
-			if bytes.Equal(names[i], name) {
+			if names[i] == name {
 				return errRepeated
 			}
 		}
@@ -344,9 +356,9 @@ func (s *scanner) leave(base int) error {
 	if len(names) <= few {
 		return nil
 	}
-	slices.SortFunc(names, bytes.Compare)
+	slices.Sort(names)
 	for i := range names[1:] {
-		if bytes.Equal(names[i], names[i+1]) {
+		if names[i] == names[i+1] {
 			return errRepeated
 		}
 	}
@@ -354,9 +366,9 @@ func (s *scanner) leave(base int) error {
 }
 
 // str steps over a string, and returns what it stands for.
-func (s *scanner) str() ([]byte, error) {
+func (s *scanner) str() (string, error) {
 	if s.peek() != '"' {
-		return nil, errSyntax
+		return "", errSyntax
 	}
 	s.at++
 	start, escaped := s.at, false
@@ -370,25 +382,25 @@ func (s *scanner) str() ([]byte, error) {
 			}
 			unescaped, ok := unescape(inner)
 			if !ok {
-				return nil, errSyntax
+				return "", errSyntax
 			}
 			return unescaped, nil
 		case c == '\\':
 			escaped = true
 			s.at += 2
 		case c < 0x20:
-			return nil, errSyntax
+			return "", errSyntax
 		default:
 			s.at++
 		}
 	}
-	return nil, errSyntax
+	return "", errSyntax
 }
 
 // unescape resolves the escapes of a string's inside. It refuses a surrogate
 // without its other half: encoding/json would make U+FFFD of each, and so two
 // different strings equal.
-func unescape(inner []byte) ([]byte, bool) {
+func unescape(inner string) (string, bool) {
 	out := make([]byte, 0, len(inner))
 	for i := 0; i < len(inner); i++ {
 		if inner[i] != '\\' {
@@ -397,7 +409,7 @@ func unescape(inner []byte) ([]byte, bool) {
 		}
 		i++
 		if i >= len(inner) {
-			return nil, false
+			return "", false
 		}
 		switch c := inner[i]; c {
 		case '"', '\\', '/':
@@ -415,34 +427,34 @@ func unescape(inner []byte) ([]byte, bool) {
 		case 'u':
 			r, ok := hex4(inner[i+1:])
 			if !ok || r >= 0xDC00 && r <= 0xDFFF {
-				return nil, false
+				return "", false
 			}
 			i += 4
 			if r >= 0xD800 && r <= 0xDBFF {
 				if i+2 >= len(inner) || inner[i+1] != '\\' || inner[i+2] != 'u' {
-					return nil, false
+					return "", false
 				}
 				low, ok := hex4(inner[i+3:])
 				if !ok || low < 0xDC00 || low > 0xDFFF {
-					return nil, false
+					return "", false
 				}
 				r = 0x10000 + (r-0xD800)<<10 + (low - 0xDC00)
 				i += 6
 			}
 			out = utf8.AppendRune(out, r)
 		default:
-			return nil, false
+			return "", false
 		}
 	}
-	return out, true
+	return string(out), true
 }
 
-func hex4(b []byte) (rune, bool) {
+func hex4(b string) (rune, bool) {
 	if len(b) < 4 {
 		return 0, false
 	}
 	var r rune
-	for _, c := range b[:4] {
+	for _, c := range []byte(b[:4]) {
 		switch {
 		case c >= '0' && c <= '9':
 			c -= '0'
@@ -498,7 +510,7 @@ func (s *scanner) digits() bool {
 
 func (s *scanner) literal() error {
 	for _, word := range []string{"true", "false", "null"} {
-		if bytes.HasPrefix(s.text[s.at:], []byte(word)) {
+		if strings.HasPrefix(s.text[s.at:], word) {
 			s.at += len(word)
 			return nil
 		}

@@ -271,7 +271,7 @@ func TestText(t *testing.T) {
 			t.Errorf("%s: IsNull is %t", test.text, v.IsNull())
 		}
 	}
-	if _, ok := Value(nil).Text(); ok {
+	if _, ok := Value("").Text(); ok {
 		t.Error("a value that is not there is a string")
 	}
 }
@@ -310,7 +310,7 @@ func TestNumber(t *testing.T) {
 			t.Errorf("%s: got %v, %t; want %v, %t", test.text, got, ok, test.want, test.ok)
 		}
 	}
-	if _, ok := Value(nil).Number(); ok {
+	if _, ok := Value("").Number(); ok {
 		t.Error("a value that is not there is a number")
 	}
 }
@@ -336,7 +336,7 @@ func TestScalar(t *testing.T) {
 			t.Errorf("%s: got %q, %t; want %q, %t", test.text, got, ok, test.want, test.ok)
 		}
 	}
-	if _, ok := Value(nil).Scalar(); ok {
+	if _, ok := Value("").Scalar(); ok {
 		t.Error("a value that is not there is a scalar")
 	}
 }
@@ -380,7 +380,7 @@ func TestArray(t *testing.T) {
 			t.Errorf("%s: got %q, %t; want %q, %t", test.text, got, ok, test.want, test.ok)
 		}
 	}
-	if _, ok := Value(nil).Array(); ok {
+	if _, ok := Value("").Array(); ok {
 		t.Error("a value that is not there is an array")
 	}
 }
@@ -400,7 +400,7 @@ func TestObjectWithin(t *testing.T) {
 			t.Errorf("%s is an object", text)
 		}
 	}
-	if _, ok := Value(nil).Object(); ok {
+	if _, ok := Value("").Object(); ok {
 		t.Error("a value that is not there is an object")
 	}
 }

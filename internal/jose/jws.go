@@ -30,10 +30,10 @@ const (
 )
 
 // ParseJWS takes apart a JWS whose payload is a JSON object, as all JWTs are.
-func ParseJWS(compact string) (JWS, error) { return parseJWS(compact, maxClaimMembers) }
+func ParseJWS(compact string) (JWS, error) { return parseJWS(compact, maxClaimMembers, true) }
 
 // ParseSmallJWS is ParseJWS for one with few claims, as a proof is.
-func ParseSmallJWS(compact string) (JWS, error) { return parseJWS(compact, maxHeaderMembers) }
+func ParseSmallJWS(compact string) (JWS, error) { return parseJWS(compact, maxHeaderMembers, true) }
 
 // ParseHeader returns the JOSE header that a JWS or a JWE begins with, and
 // whether there is one.
@@ -43,7 +43,19 @@ func ParseHeader(compact string) (Object, bool) {
 	return header, err == nil && header.Has("alg")
 }
 
-func parseJWS(compact string, limit int) (JWS, error) {
+// HeaderText returns the text of the JOSE header, as it is encoded.
+func HeaderText(compact string) string {
+	head, _, _ := strings.Cut(compact, ".")
+	return head
+}
+
+// ParseSmallJWSBody is ParseSmallJWS for one whose header is known by its text: the
+// header is left out.
+func ParseSmallJWSBody(compact string) (JWS, error) {
+	return parseJWS(compact, maxHeaderMembers, false)
+}
+
+func parseJWS(compact string, limit int, withHeader bool) (JWS, error) {
 	head, rest, ok := strings.Cut(compact, ".")
 	if !ok {
 		return JWS{}, ErrNotCompact
@@ -54,8 +66,10 @@ func parseJWS(compact string, limit int) (JWS, error) {
 	}
 	var jws JWS
 	var err error
-	if jws.Header, err = decodeObject(head, maxHeaderMembers); err != nil {
-		return JWS{}, &PartError{"header", err}
+	if withHeader {
+		if jws.Header, err = decodeObject(head, maxHeaderMembers); err != nil {
+			return JWS{}, &PartError{"header", err}
+		}
 	}
 	if jws.Claims, err = decodeObject(payload, limit); err != nil {
 		return JWS{}, &PartError{"claims", err}
@@ -86,11 +100,12 @@ func (e *PartError) Error() string { return e.Part + ": " + e.Err.Error() }
 func (e *PartError) Unwrap() error { return e.Err }
 
 func decodeObject(part string, limit int) (Object, error) {
-	text, err := DecodeBase64URL(part)
+	var buffer [1024]byte // enough for most
+	text, err := appendBase64URL(buffer[:0], part)
 	if err != nil {
 		return Object{}, err
 	}
-	return parseObject(text, limit)
+	return parseObject(string(text), limit)
 }
 
 var errBase64 = errors.New("not canonical base64url without padding")
@@ -98,16 +113,20 @@ var errBase64 = errors.New("not canonical base64url without padding")
 // DecodeBase64URL decodes the one encoding that RFC 7515 §2 allows: no padding,
 // no line breaks (encoding/base64 skips them even when strict), and no bits
 // set in the last character that are not part of the data.
-func DecodeBase64URL(s string) ([]byte, error) {
-	if strings.ContainsAny(s, "\r\n") {
+func DecodeBase64URL(s string) ([]byte, error) { return appendBase64URL(nil, s) }
+
+func appendBase64URL(out []byte, s string) ([]byte, error) {
+	if strings.IndexByte(s, '\n') >= 0 || strings.IndexByte(s, '\r') >= 0 {
 		return nil, errBase64
 	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	out, err := strictBase64URL.AppendDecode(out, []byte(s))
 	if err != nil {
 		return nil, errBase64
 	}
-	return b, nil
+	return out, nil
 }
+
+var strictBase64URL = base64.RawURLEncoding.Strict()
 
 // MediaTypeIs reports whether typ, the typ member of a JOSE header, names the
 // media type want: case and an application/ prefix do not matter

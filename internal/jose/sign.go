@@ -273,7 +273,7 @@ func (k *PrivateKey) sign(input string) ([]byte, error) {
 	case familyEC:
 		// RFC 7518 §3.4: r and s at full size, not DER.
 		private := k.signer.(*ecdsa.PrivateKey)
-		r, s, err := ecdsa.Sign(rand.Reader, private, a.digest(input))
+		r, s, err := ecdsa.Sign(rand.Reader, private, a.digest(nil, input))
 		if err != nil {
 			return nil, err
 		}
@@ -284,9 +284,9 @@ func (k *PrivateKey) sign(input string) ([]byte, error) {
 		return signature, nil
 	case familyRSA:
 		if a.pss {
-			return k.signer.Sign(rand.Reader, a.digest(input), &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: a.hash})
+			return k.signer.Sign(rand.Reader, a.digest(nil, input), &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: a.hash})
 		}
-		return k.signer.Sign(rand.Reader, a.digest(input), a.hash)
+		return k.signer.Sign(rand.Reader, a.digest(nil, input), a.hash)
 	default:
 		return k.signer.Sign(rand.Reader, []byte(input), crypto.Hash(0))
 	}

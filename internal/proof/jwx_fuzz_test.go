@@ -99,12 +99,12 @@ func FuzzSignedProof(f *testing.F) {
 			return
 		}
 		target, err := ParseURI(url)
-		failed = p.CheckRequest(method, []URI{target}, token)
+		failed = p.CheckRequest(method, []URI{target}, HashOf(token))
 		if good := err == nil && token != ""; (failed == nil) != good {
 			t.Fatalf("%q: %v, %v", compact, err, failed)
 		}
 		if failed == nil {
-			for _, other := range []*failure.Failure{p.CheckRequest(method+"x", []URI{target}, token), p.CheckRequest(method, []URI{{target.Scheme, target.Authority, target.Path + "x"}}, token), p.CheckRequest(method, []URI{target}, token+"x")} {
+			for _, other := range []*failure.Failure{p.CheckRequest(method+"x", []URI{target}, HashOf(token)), p.CheckRequest(method, []URI{{target.Scheme, target.Authority, target.Path + "x"}}, HashOf(token)), p.CheckRequest(method, []URI{target}, HashOf(token+"x"))} {
 				if other == nil {
 					t.Fatalf("%q is good for something else", compact)
 				}

@@ -39,34 +39,40 @@ type Proof struct {
 	ath    string   // empty: none
 	exp    *float64 // honoured if there, as for any JWT
 	nbf    *float64 // likewise
+
+	signedBy signedBy
+	header   string // what Signers may remember that by; empty if they do
 }
 
 // Verify parses a proof and verifies its signature with the key that it
 // carries (RFC 9449 §4.3, checks 2 to 7), and that its claims are of the types
 // that they must have (check 3).
 func Verify(compact string, allowed jose.Algorithms) (*Proof, *failure.Failure) {
-	parsed, f := Parse(compact)
+	var none *Signers
+	return none.Verify(compact, allowed)
+}
+
+// Verify is the function of that name, but what is remembered of a header is not
+// read again.
+func (s *Signers) Verify(compact string, allowed jose.Algorithms) (*Proof, *failure.Failure) {
+	header := jose.HeaderText(compact)
+	by, known := s.find(header)
+	parsed, f := parse(compact, known)
 	if f != nil {
 		return nil, f
 	}
-	if f := parsed.CheckType(); f != nil {
-		return nil, f
+	if known {
+		header, f = "", by.allowedBy(allowed)
+	} else {
+		by, f = parsed.signedBy(allowed)
 	}
-	if f := parsed.CheckExtensions(); f != nil {
-		return nil, f
-	}
-	algorithm, f := parsed.Algorithm(allowed)
 	if f != nil {
 		return nil, f
 	}
-	key, f := parsed.Key()
-	if f != nil {
+	if f := parsed.CheckSignature(by.algorithm, by.key); f != nil {
 		return nil, f
 	}
-	if f := parsed.CheckSignature(algorithm, key); f != nil {
-		return nil, f
-	}
-	p := &Proof{Thumbprint: key.Thumbprint, Algorithm: algorithm.Name}
+	p := &Proof{Thumbprint: by.key.Thumbprint, Algorithm: by.algorithm.Name, signedBy: by, header: header}
 	for _, name := range claimNames {
 		if f := p.read(parsed.jws.Claims, name); f != nil {
 			return nil, f
@@ -82,16 +88,38 @@ type Parsed struct {
 }
 
 // Parse takes a proof apart: check 2.
-func Parse(compact string) (Parsed, *failure.Failure) {
+func Parse(compact string) (Parsed, *failure.Failure) { return parse(compact, false) }
+
+func parse(compact string, headerKnown bool) (Parsed, *failure.Failure) {
 	if len(compact) > MaxSize {
 		return Parsed{}, failure.New(failure.ProofTooLarge, "the DPoP proof is larger than 8192 bytes")
 	}
-	jws, err := jose.ParseSmallJWS(compact)
+	take := jose.ParseSmallJWS
+	if headerKnown {
+		take = jose.ParseSmallJWSBody
+	}
+	jws, err := take(compact)
 	if err != nil {
 		return Parsed{}, failure.New(failure.ProofMalformed,
 			"the DPoP proof is not a JWS in compact serialization", failure.Detail{Name: "error", Value: err})
 	}
 	return Parsed{jws}, nil
+}
+
+// signedBy is checks 4, 5 and 7: what the header says.
+func (p *Parsed) signedBy(allowed jose.Algorithms) (signedBy, *failure.Failure) {
+	if f := p.CheckType(); f != nil {
+		return signedBy{}, f
+	}
+	if f := p.CheckExtensions(); f != nil {
+		return signedBy{}, f
+	}
+	algorithm, f := p.Algorithm(allowed)
+	if f != nil {
+		return signedBy{}, f
+	}
+	key, f := p.Key()
+	return signedBy{algorithm, key}, f
 }
 
 // Unverified returns the proof although nobody knows yet who has signed it, to
@@ -136,10 +164,13 @@ func (p *Parsed) Algorithm(allowed jose.Algorithms) (*jose.Algorithm, *failure.F
 	name, _ := alg.Text()
 	algorithm := allowed.Find(name)
 	if algorithm == nil {
-		return nil, failure.New(failure.ProofAlgorithm,
-			"the alg of the DPoP proof is not one of "+strings.Join(allowed.Names(), " "))
+		return nil, algorithmNotAllowed(allowed)
 	}
 	return algorithm, nil
+}
+
+func algorithmNotAllowed(allowed jose.Algorithms) *failure.Failure {
+	return failure.New(failure.ProofAlgorithm, "the alg of the DPoP proof is not one of "+strings.Join(allowed.Names(), " "))
 }
 
 // Key is check 7, and what check 6 needs: jwk holds a public key.
@@ -184,9 +215,9 @@ func (p *Proof) read(claims jose.Object, name string) (f *failure.Failure) {
 	case "iat":
 		return p.readIssuedAt(claims)
 	case "exp":
-		p.exp, f = number(claims, name)
+		p.exp, f = optionalNumber(claims, name)
 	case "nbf":
-		p.nbf, f = number(claims, name)
+		p.nbf, f = optionalNumber(claims, name)
 	case "nonce":
 		if nonce, ok := claims.Get(name); ok {
 			text, isText := nonce.Text()
@@ -213,14 +244,13 @@ func (p *Proof) readID(claims jose.Object) (f *failure.Failure) {
 }
 
 func (p *Proof) readIssuedAt(claims jose.Object) *failure.Failure {
-	iat, f := number(claims, "iat")
-	if f != nil {
-		return f
-	}
-	if iat == nil {
+	value, ok := claims.Get("iat")
+	if !ok {
 		return failure.New(failure.ProofClaims, "the DPoP proof has no iat")
 	}
-	p.IssuedAt = *iat
+	if p.IssuedAt, ok = value.Number(); !ok {
+		return notANumber("iat")
+	}
 	return nil
 }
 
@@ -251,22 +281,27 @@ func text(claims jose.Object, name string) (string, *failure.Failure) {
 	return s, nil
 }
 
-// number returns a claim that holds a finite number, or nil if it is not there.
-func number(claims jose.Object, name string) (*float64, *failure.Failure) {
+// optionalNumber returns a claim that holds a finite number, or nil if it is not
+// there.
+func optionalNumber(claims jose.Object, name string) (*float64, *failure.Failure) {
 	value, ok := claims.Get(name)
 	if !ok {
 		return nil, nil
 	}
 	n, ok := value.Number()
 	if !ok {
-		return nil, failure.New(failure.ProofClaims, "the "+name+" of the DPoP proof is not a number")
+		return nil, notANumber(name)
 	}
 	return &n, nil
 }
 
+func notANumber(name string) *failure.Failure {
+	return failure.New(failure.ProofClaims, "the "+name+" of the DPoP proof is not a number")
+}
+
 // CheckRequest checks that the proof was made for this request: its method, one
 // of its URLs, and its access token as sent (RFC 9449 §4.3, checks 8, 9 and 12).
-func (p *Proof) CheckRequest(method string, urls []URI, token string) *failure.Failure {
+func (p *Proof) CheckRequest(method string, urls []URI, token Hash) *failure.Failure {
 	if f := p.CheckTarget(method, urls); f != nil {
 		return f
 	}
@@ -312,21 +347,29 @@ func (p *Proof) CheckURL(urls []URI) *failure.Failure {
 }
 
 // CheckToken is check 12, as far as ath.
-func (p *Proof) CheckToken(token string) *failure.Failure {
+func (p *Proof) CheckToken(token Hash) *failure.Failure {
 	if p.ath == "" {
 		return failure.New(failure.ProofToken, "the DPoP proof has no ath")
 	}
-	if p.ath != TokenHash(token) {
+	var ath [43]byte
+	base64.RawURLEncoding.Encode(ath[:], token[:])
+	if p.ath != string(ath[:]) {
 		return failure.New(failure.ProofToken, "the ath of the DPoP proof is not the SHA-256 of the access token sent with it")
 	}
 	return nil
 }
 
-// TokenHash returns the ath of a token: the base64url SHA-256 of its text
+// Hash is the SHA-256 of the text of a token, of which ath is the base64url encoding
 // (RFC 9449 §4.2).
+type Hash [sha256.Size]byte
+
+// HashOf returns the hash of a token.
+func HashOf(token string) Hash { return sha256.Sum256([]byte(token)) }
+
+// TokenHash returns the ath of a token.
 func TokenHash(token string) string {
-	sum := sha256.Sum256([]byte(token))
-	return base64.RawURLEncoding.EncodeToString(sum[:])
+	hash := HashOf(token)
+	return base64.RawURLEncoding.EncodeToString(hash[:])
 }
 
 // Window is when a proof is accepted by its iat: from now - MaxAge - ClockSkew

@@ -24,7 +24,7 @@ func Claim(claims jose.Object, path string) (jose.Value, bool) {
 			}
 		}
 	}
-	return nil, false
+	return "", false
 }
 
 // Subject returns who the token speaks for: sub, else client_id. A sub that is
