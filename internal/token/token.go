@@ -302,11 +302,6 @@ func (r *Rules) CheckAudience(claims jose.Object) *failure.Failure {
 		failure.Detail{Name: "expected", Value: strings.Join(r.Audiences, " ")}, failure.Detail{Name: "found", Value: strings.Join(found, " ")})
 }
 
-func (t *Token) text(name string) (string, bool) {
-	value, _ := t.Claims.Get(name)
-	return value.Text()
-}
-
 // uncheckedConfirmations are the registered confirmation methods of JWTs (RFC
 // 7800 §3.1, RFC 8705 §3.1) that are not checked here. A token that carries one
 // beside jkt demands more than would be verified.
