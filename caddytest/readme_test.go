@@ -2,9 +2,12 @@ package caddytest
 
 import (
 	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"maps"
-	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -84,8 +87,9 @@ func TestReadmeLogLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := serve(t, setup{})
-	token := accessToken(t, nil)
-	call{url: g.url + "/", header: http.Header{"Authorization": {"DPoP " + token}, "Dpop": {dpop(t, "GET", g.url+"/other", token, nil)}}}.send(t)
+	c := good(t, g.url+"/other")
+	c.url = g.url + "/"
+	c.send(t)
 	line := await(t, g.logs, func(e entry) bool { return e["reason"] == "proof_url" && e["logger"] == shown["logger"] })
 	if got, want := slices.Sorted(maps.Keys(shown)), slices.Sorted(maps.Keys(line)); !slices.Equal(got, want) {
 		t.Errorf("the README has the fields %q, the log %q", got, want)
@@ -128,5 +132,70 @@ func TestReadmeHasEveryReason(t *testing.T) {
 	}
 	for code := range documented {
 		t.Errorf("the README has %s, which there is not", code)
+	}
+}
+
+// What the documents link to in this repository is there.
+func TestLinks(t *testing.T) {
+	links := 0
+	for _, pattern := range []string{"../*.md", "../docs/*.md", "../examples/*/*.md"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %d files, %v", pattern, len(files), err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, link := range regexp.MustCompile(`\]\(([^)]+)\)`).FindAllStringSubmatch(string(text), -1) {
+				target, anchor, _ := strings.Cut(link[1], "#")
+				if strings.Contains(target, "://") {
+					continue
+				}
+				links++
+				if target == "" {
+					heading := "(?mi)^#+ " + strings.ReplaceAll(regexp.QuoteMeta(anchor), "-", " ") + "$"
+					if !regexp.MustCompile(heading).Match(text) {
+						t.Errorf("%s: no heading for #%s", file, anchor)
+					}
+				} else if _, err := os.Stat(filepath.Join(filepath.Dir(file), target)); err != nil {
+					t.Errorf("%s: %v", file, err)
+				}
+			}
+		}
+	}
+	if links < 20 {
+		t.Errorf("only %d links", links)
+	}
+}
+
+// Each setting has a text for Caddy's site, which is made of these comments.
+func TestSettingsAreDocumented(t *testing.T) {
+	settings := 0
+	for _, file := range []string{"module", "nonce", "issuer", "introspect", "resource", "cors", "store", "redis"} {
+		parsed, err := parser.ParseFile(token.NewFileSet(), "../"+file+".go", nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(parsed, func(node ast.Node) bool {
+			structure, ok := node.(*ast.StructType)
+			if !ok {
+				return true
+			}
+			for _, field := range structure.Fields.List {
+				if field.Tag == nil || !strings.Contains(field.Tag.Value, "json:") || len(field.Names) == 0 || !field.Names[0].IsExported() {
+					continue
+				}
+				settings++
+				if text := strings.TrimSpace(field.Doc.Text()); !strings.HasSuffix(text, ".") {
+					t.Errorf("%s: %s has no text: %q", file, field.Names[0], text)
+				}
+			}
+			return true
+		})
+	}
+	if settings < 60 {
+		t.Errorf("only %d settings", settings)
 	}
 }
