@@ -1,29 +1,22 @@
-//go:build unix
-
 package caddydpop
 
 import (
 	"context"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/caddy-dpop/caddy-dpop/internal/beside"
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
 	"github.com/caddy-dpop/caddy-dpop/internal/proof"
 	"github.com/caddy-dpop/caddy-dpop/replay"
@@ -166,15 +159,40 @@ func BenchmarkHandler(b *testing.B) {
 			s := newBench(b, algorithm, nil)
 			token := s.token(b)
 			authorization, dpop := []string{"DPoP " + token}, []string{s.proof(b, s.client, token)}
-			c, bare := newCall(s.url), bareVerification(b, algorithm)
+			c, bare := newCall(s.url), beside.Verification(b, algorithm)
 			b.ReportAllocs()
-			compare(b, bare, 1, func() {
+			beside.Compare(b, bare, 1, func() {
 				if err := c.serve(s.handler, authorization, dpop); err != nil {
 					b.Fatal(err)
 				}
 			})
 		})
 	}
+}
+
+// BenchmarkIntrospected is a request with an opaque token, of which the issuer's
+// answer is remembered.
+func BenchmarkIntrospected(b *testing.B) {
+	var jkt string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"active":true,"iss":"https://sso.example.com","aud":"https://api.example.com","sub":"user","cnf":{"jkt":%q}}`, jkt)
+	}))
+	defer server.Close()
+	cache := caddy.Duration(time.Hour)
+	s := newBench(b, "ES256", func(h *Handler) {
+		h.Issuers[0].Introspection = &Introspection{URL: server.URL, ClientID: "gateway", Auth: "none", Cache: &cache}
+	})
+	jkt = s.client.Thumbprint
+	const token = "2YotnFZFEjr1zCsicMWpAA"
+	authorization, dpop := []string{"DPoP " + token}, []string{s.proof(b, s.client, token)}
+	c := newCall(s.url)
+	b.ReportAllocs()
+	beside.Compare(b, beside.Verification(b, "ES256"), 1, func() {
+		if err := c.serve(s.handler, authorization, dpop); err != nil {
+			b.Fatal(err)
+		}
+	})
 }
 
 // BenchmarkNewToken is a request with a token that was not seen before, beside two
@@ -187,9 +205,9 @@ func BenchmarkNewToken(b *testing.B) {
 		token := s.token(b)
 		authorizations, dpops = append(authorizations, []string{"DPoP " + token}), append(dpops, []string{s.proof(b, s.client, token)})
 	}
-	c, bare, n := newCall(s.url), bareVerification(b, "ES256"), 0
+	c, bare, n := newCall(s.url), beside.Verification(b, "ES256"), 0
 	b.ReportAllocs()
-	compare(b, bare, 2, func() {
+	beside.Compare(b, bare, 2, func() {
 		if n++; n%many == 0 { // all are known now
 			for _, iss := range s.handler.issuers {
 				iss.tokens = newTokenCache()
@@ -221,9 +239,9 @@ func BenchmarkRefusal(b *testing.B) {
 		{"another token", []string{"DPoP " + token + "A"}, []string{good}},
 	} {
 		b.Run(row.what, func(b *testing.B) {
-			c, bare := newCall(s.url), bareVerification(b, "ES256")
+			c, bare := newCall(s.url), beside.Verification(b, "ES256")
 			b.ReportAllocs()
-			compare(b, bare, 1, func() {
+			beside.Compare(b, bare, 1, func() {
 				if c.serve(s.handler, row.authorization, row.dpop) == nil {
 					b.Fatal("accepted")
 				}
@@ -238,91 +256,4 @@ func garbage(n int) string {
 		text[i] = "eyJ0.eXAiOiJk"[i%13]
 	}
 	return string(text)
-}
-
-// compare measures the processor time that work takes, as so many times that of so
-// many calls of bare: in turns, so that the ratio holds while the machine's speed
-// drifts, and on one that does other things too.
-func compare(b *testing.B, bare func(), times int, work func()) {
-	b.Helper()
-	const batch = 64
-	work() // the first one makes what is there from then on
-	var ours, theirs time.Duration
-	calls, batches, started := 0, 0, processorTime()
-	turn := func() {
-		b.StopTimer()
-		now := processorTime()
-		ours += now - started
-		for range batch {
-			bare()
-		}
-		batches++
-		started = processorTime()
-		theirs += started - now
-		b.StartTimer()
-	}
-	for b.Loop() {
-		work()
-		if calls++; calls%batch == 0 {
-			turn()
-		}
-	}
-	turn()
-	bareTime := float64(theirs) / float64(batches*batch)
-	b.ReportMetric(float64(ours)/float64(calls)/bareTime/float64(times), "of-bare")
-	b.ReportMetric(bareTime, "bare-ns")
-}
-
-// processorTime is what this process has taken so far.
-func processorTime() time.Duration {
-	var usage syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &usage) // never fails
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-}
-
-// bareVerification is what the standard library does for one signature.
-func bareVerification(b *testing.B, algorithm string) func() {
-	b.Helper()
-	message := []byte("message")
-	digest := sha256.Sum256(message)
-	must := func(signature []byte, err error) []byte {
-		if err != nil {
-			b.Fatal(err)
-		}
-		return signature
-	}
-	var verify func() bool
-	switch algorithm {
-	case "ES256":
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			b.Fatal(err)
-		}
-		signature := must(ecdsa.SignASN1(rand.Reader, key, digest[:]))
-		verify = func() bool { return ecdsa.VerifyASN1(&key.PublicKey, digest[:], signature) }
-	case "EdDSA":
-		public, private, err := ed25519.GenerateKey(rand.Reader)
-		if err != nil {
-			b.Fatal(err)
-		}
-		signature := ed25519.Sign(private, message)
-		verify = func() bool { return ed25519.Verify(public, message, signature) }
-	default:
-		key, err := rsa.GenerateKey(rand.Reader, 2048)
-		if err != nil {
-			b.Fatal(err)
-		}
-		if algorithm == "PS256" {
-			signature := must(rsa.SignPSS(rand.Reader, key, crypto.SHA256, digest[:], nil))
-			verify = func() bool { return rsa.VerifyPSS(&key.PublicKey, crypto.SHA256, digest[:], signature, nil) == nil }
-			break
-		}
-		signature := must(rsa.SignPKCS1v15(rand.Reader, key, crypto.SHA256, digest[:]))
-		verify = func() bool { return rsa.VerifyPKCS1v15(&key.PublicKey, crypto.SHA256, digest[:], signature) == nil }
-	}
-	return func() {
-		if !verify() {
-			b.Fatal("does not verify")
-		}
-	}
 }

@@ -14,7 +14,7 @@ import (
 type credentials struct {
 	scheme failure.Scheme
 	token  string
-	hash   bounded.Key // of the token
+	hash   bounded.Key // of the token, once that is looked at
 	jkt    string      // thumbprint of the proof's key, once that is verified
 }
 
@@ -52,7 +52,6 @@ func (h *Handler) credentials(req *request) (credentials, *failure.Failure) {
 	if tokenInQuery(req.url.RawQuery) {
 		return none, failure.New(failure.TokenInQuery, "the request has a second access token, in its query")
 	}
-	creds.hash = bounded.KeyOf(creds.token)
 	if creds.scheme == failure.Bearer {
 		if h.mode == ModeStrict {
 			return none, failure.New(failure.BearerRefused, "Bearer tokens are not accepted here: use a DPoP-bound token under the DPoP scheme")
@@ -76,27 +75,32 @@ func (req *request) proofField() (string, *failure.Failure) {
 }
 
 // isToken reports whether text is a token (RFC 9110 §5.6.2).
-func isToken(text string) bool {
-	for i := range len(text) {
-		c := text[i]
-		if !isAlphanumeric(c) && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
-			return false
-		}
-	}
-	return text != ""
-}
+func isToken(text string) bool { return text != "" && consistsOf(text, &tokenBytes) }
 
 // isToken68 reports whether text is a token68 (RFC 9110 §11.2), as RFC 6750 §2.1
 // and RFC 9449 §7.1 have access tokens.
 func isToken68(text string) bool {
 	text = strings.TrimRight(text, "=")
+	return text != "" && consistsOf(text, &token68Bytes)
+}
+
+var tokenBytes, token68Bytes = bytesOf("!#$%&'*+-.^_`|~"), bytesOf("-._~+/")
+
+// bytesOf returns a table of letters, digits and the bytes of more.
+func bytesOf(more string) (table [256]bool) {
+	for c := range table {
+		table[c] = isAlphanumeric(byte(c)) || strings.IndexByte(more, byte(c)) >= 0
+	}
+	return table
+}
+
+func consistsOf(text string, table *[256]bool) bool {
 	for i := range len(text) {
-		c := text[i]
-		if !isAlphanumeric(c) && strings.IndexByte("-._~+/", c) < 0 {
+		if !table[text[i]] {
 			return false
 		}
 	}
-	return text != ""
+	return true
 }
 
 func isAlphanumeric(c byte) bool {

@@ -43,7 +43,8 @@ func (h *Handler) publicURLs(req *request) ([]proof.URI, *failure.Failure) {
 	if err != nil {
 		return nil, malformed("the authority of the request is not a host and an optional port")
 	}
-	return []proof.URI{{Scheme: scheme, Authority: authority, Path: path}}, nil
+	req.publicURL[0] = proof.URI{Scheme: scheme, Authority: authority, Path: path}
+	return req.publicURL[:], nil
 }
 
 // targetPath returns the path of the request's target in normal form. A target

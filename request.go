@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddy-dpop/caddy-dpop/internal/failure"
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
+	"github.com/caddy-dpop/caddy-dpop/internal/proof"
 	"github.com/caddy-dpop/caddy-dpop/replay"
 )
 
@@ -30,6 +31,8 @@ type request struct {
 	authorization []string
 	proof         []string
 	room          [2]string // the one value that each of them has nearly always
+
+	publicURL [1]proof.URI // where the configuration has none
 
 	records []record // made in stores on behalf of this request
 	verdict verdict

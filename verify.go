@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/caddy-dpop/caddy-dpop/internal/authserver"
+	"github.com/caddy-dpop/caddy-dpop/internal/bounded"
 	"github.com/caddy-dpop/caddy-dpop/internal/failure"
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
 	"github.com/caddy-dpop/caddy-dpop/internal/proof"
@@ -47,6 +48,7 @@ func (h *Handler) verify(ctx context.Context, req *request) (*access, *failure.F
 		return nil, f
 	}
 	req.verdict.jkt, creds.jkt = p.Thumbprint, p.Thumbprint
+	creds.hash = bounded.KeyOf(creds.token)
 	// 5. The proof is for this request (checks 8, 9 and 12).
 	if f := p.CheckRequest(req.method, urls, proof.Hash(creds.hash)); f != nil {
 		return nil, f
@@ -84,6 +86,7 @@ func (h *Handler) verify(ctx context.Context, req *request) (*access, *failure.F
 // verifyBearer judges a request with a Bearer token, where those are accepted:
 // the token must not be bound to any key (RFC 9449 §7.2).
 func (h *Handler) verifyBearer(ctx context.Context, req *request, creds credentials) (*access, *failure.Failure) {
+	creds.hash = bounded.KeyOf(creds.token)
 	good, f := h.verifyToken(ctx, req, creds)
 	if f != nil {
 		return nil, f

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/caddy-dpop/caddy-dpop/internal/beside"
 )
 
 // clock is a clock that tests set by hand.
@@ -360,16 +362,64 @@ func BenchmarkMemoryRecord(b *testing.B) {
 			collection := time.Since(began)
 			b.ReportAllocs()
 			next := held
-			for b.Loop() {
+			beside.Compare(b, beside.Verification(b, "ES256"), 1, func() {
 				if m.Record(context.Background(), randomUse(next, now)) != nil {
 					b.Fatal("not recorded")
 				}
 				next++
-			}
+			})
 			b.ReportMetric(size, "bytes/entry")
 			b.ReportMetric(float64(collection.Microseconds())/1000, "ms/gc")
 		})
 	}
+}
+
+// BenchmarkMemoryRecordOnAllCores is the same from as many goroutines as there are
+// cores.
+func BenchmarkMemoryRecordOnAllCores(b *testing.B) {
+	for _, held := range []uint64{1_000, 1_000_000, 10_000_000} {
+		b.Run(fmt.Sprint(held), func(b *testing.B) {
+			m, c := newTestMemory(b, 1<<30)
+			now := c.now()
+			for n := range held {
+				record(b, m, randomUse(n, now), nil)
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			var next atomic.Uint64
+			next.Store(held)
+			b.RunParallel(func(loop *testing.PB) {
+				for loop.Next() {
+					if m.Record(context.Background(), randomUse(next.Add(1), now)) != nil {
+						b.Error("not recorded")
+					}
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkMemoryRecordWhileEntriesExpire inserts at a steady rate for as long as
+// it takes to reuse each slot several times, and tells the longest that one insert
+// took: there is no moment at which dead entries are cleared.
+func BenchmarkMemoryRecordWhileEntriesExpire(b *testing.B) {
+	const perSecond = 10_000
+	m, c := newTestMemory(b, 1<<30)
+	next, longest := uint64(0), time.Duration(0)
+	b.ReportAllocs()
+	for b.Loop() {
+		if next++; next%perSecond == 0 {
+			c.advance(time.Second)
+		}
+		began := time.Now()
+		if m.Record(context.Background(), randomUse(next, c.now())) != nil {
+			b.Fatal("not recorded")
+		}
+		longest = max(longest, time.Since(began))
+	}
+	live, _ := m.Entries()
+	b.ReportMetric(float64(longest.Microseconds()), "longest-us")
+	b.ReportMetric(float64(live), "entries")
 }
 
 // size returns the bytes of all pages and directories.

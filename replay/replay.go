@@ -63,7 +63,8 @@ type Key [sha256.Size]byte
 // identifiers of another.
 func KeyOf(thumbprint, jti string) Key {
 	// A thumbprint is of fixed length and has no dot in it.
-	return sha256.Sum256([]byte(thumbprint + "." + jti))
+	var buffer [128]byte // enough for most
+	return sha256.Sum256(append(append(append(buffer[:0], thumbprint...), '.'), jti...))
 }
 
 // Why a store does not accept a proof.

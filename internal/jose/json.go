@@ -45,14 +45,13 @@ func parseObject(text string, limit int) (Object, error) {
 	if !utf8.ValidString(text) {
 		return Object{}, errors.New("not valid UTF-8")
 	}
-	var names [few]string
-	s := scanner{text: text, names: names[:0], budget: limit}
+	s := scanner{text: text, budget: limit}
 	s.space()
 	if s.peek() != '{' {
 		return Object{}, errors.New("not a JSON object")
 	}
-	members := make([]member, 0, 12)
-	if err := s.object(1, &members); err != nil {
+	members, err := s.outer()
+	if err != nil {
 		return Object{}, err
 	}
 	s.space()
@@ -193,7 +192,7 @@ func (v Value) Compact() string {
 type scanner struct {
 	text   string
 	at     int
-	names  []string // of the objects that are open, each after its parent's
+	names  []string // of the inner objects that are open, each after its parent's
 	budget int      // how many members there may still be
 }
 
@@ -228,7 +227,7 @@ func (s *scanner) value(depth int) (Value, error) {
 	var err error
 	switch c := s.peek(); {
 	case c == '{':
-		err = s.object(depth+1, nil)
+		err = s.object(depth + 1)
 	case c == '[':
 		err = s.array(depth+1, nil)
 	case c == '"':
@@ -244,38 +243,87 @@ func (s *scanner) value(depth int) (Value, error) {
 	return Value(s.text[start:s.at]), nil
 }
 
-// object steps over an object, and adds its members to those given, if any are.
-func (s *scanner) object(depth int, members *[]member) error {
+// outer steps over the outermost object, and returns its members.
+func (s *scanner) outer() ([]member, error) {
+	members := make([]member, 0, 12)
+	for more := s.enter('}'); more; {
+		name, err := s.name()
+		if err != nil {
+			return nil, err
+		}
+		if len(members) < few {
+			for i := range members {
+				if members[i].name == name {
+					return nil, errRepeated
+				}
+			}
+		}
+		value, err := s.value(1)
+		if err != nil {
+			return nil, err
+		}
+		members = append(members, member{name, value})
+		if more, err = s.next('}'); err != nil {
+			return nil, err
+		}
+	}
+	if len(members) <= few {
+		return members, nil
+	}
+	names := make([]string, len(members))
+	for i := range members {
+		names[i] = members[i].name
+	}
+	return members, different(names)
+}
+
+// object steps over an inner object.
+func (s *scanner) object(depth int) error {
 	if depth > maxDepth {
 		return errDepth
 	}
 	base := len(s.names)
 	for more := s.enter('}'); more; {
-		name, err := s.str()
+		name, err := s.name()
 		if err != nil {
 			return err
 		}
-		s.space()
-		if s.peek() != ':' {
-			return errSyntax
+		names := s.names[base:]
+		if len(names) < few && slices.Contains(names, name) {
+			return errRepeated
 		}
-		s.at++
-		s.space()
-		if err := s.note(name, base); err != nil {
+		s.names = append(s.names, name)
+		if _, err := s.value(depth); err != nil {
 			return err
-		}
-		value, err := s.value(depth)
-		if err != nil {
-			return err
-		}
-		if members != nil {
-			*members = append(*members, member{name, value})
 		}
 		if more, err = s.next('}'); err != nil {
 			return err
 		}
 	}
-	return s.leave(base)
+	names := s.names[base:]
+	s.names = s.names[:base]
+	if len(names) <= few {
+		return nil
+	}
+	return different(names)
+}
+
+// name steps over the name of a member, and the colon behind it.
+func (s *scanner) name() (string, error) {
+	name, err := s.str()
+	if err != nil {
+		return "", err
+	}
+	s.space()
+	if s.peek() != ':' {
+		return "", errSyntax
+	}
+	s.at++
+	s.space()
+	if s.budget--; s.budget < 0 {
+		return "", errMembers
+	}
+	return name, nil
 }
 
 // array steps over an array, and adds its elements to those given, if any are.
@@ -326,36 +374,12 @@ func (s *scanner) next(closing byte) (more bool, err error) {
 	return false, errSyntax
 }
 
-// few is how many members an object may have for each to be looked at.
+// few is how many members an object may have for the name of each to be compared
+// with all others as it is read. Where there are more, which a hostile object could
+// make slow, repeated ones are found side by side in their order.
 const few = 16
 
-// note adds a member's name to those of its object, which begin at base, and
-// finds it repeated while they are few.
-func (s *scanner) note(name string, base int) error {
-	if s.budget--; s.budget < 0 {
-		return errMembers
-	}
-	names := s.names[base:]
-	s.names = append(s.names, name)
-	if len(names) < few {
-		for i := range names {
-			if names[i] == name {
-				return errRepeated
-			}
-		}
-	}
-	return nil
-}
-
-// leave is for the end of an object whose names begin at base. Where there were
-// too many to look at each, which a hostile object could make slow, it finds
-// those repeated side by side in their order.
-func (s *scanner) leave(base int) error {
-	names := s.names[base:]
-	s.names = s.names[:base]
-	if len(names) <= few {
-		return nil
-	}
+func different(names []string) error {
 	slices.Sort(names)
 	for i := range names[1:] {
 		if names[i] == names[i+1] {
