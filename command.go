@@ -67,6 +67,7 @@ func commandPlugin() cli.Plugin {
 			Algorithms: algorithms,
 			Window:     proof.Window{MaxAge: defaultMaxAge, ClockSkew: defaultClockSkew},
 			Rules:      token.Rules{Types: defaultTokenTypes},
+			Signatures: jose.AllAlgorithms(),
 		},
 		StartSite: startDemoSite,
 		StopSite:  caddy.Stop,
@@ -85,14 +86,14 @@ func judgeCredentials(optional bool, authorization, proofs []string, query strin
 
 // judgeSignature is the part of step 7 that needs the issuer's keys. Without any,
 // it goes as far as finding none.
-func judgeSignature(text, issuerName string, keys authserver.KeyFinder) *failure.Failure {
+func judgeSignature(text, issuerName string, algorithms jose.Algorithms, keys authserver.KeyFinder) *failure.Failure {
 	if keys == nil {
 		none := func(context.Context) (*authserver.KeySet, time.Duration, error) {
 			return nil, 0, errors.New("none given")
 		}
 		keys = authserver.NewKeyCache(none, func() *x509.CertPool { return nil })
 	}
-	iss := &issuer{algorithms: jose.AllAlgorithms(), keys: keys, tokens: newTokenCache()}
+	iss := &issuer{algorithms: algorithms, keys: keys, tokens: newTokenCache()}
 	h := &Handler{issuers: map[string]*issuer{issuerName: iss}}
 	_, _, f := h.verifyJWT(context.Background(), credentials{token: text, hash: bounded.KeyOf(text)})
 	return f

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
@@ -38,7 +39,7 @@ type inspected struct {
 
 const inspectedURL = "https://api.example.com/orders"
 
-func newInspected(t *testing.T, optional bool, nonces inspect.Nonces) *inspected {
+func newInspected(t *testing.T, optional bool, nonces inspect.Nonces, settings ...func(*Handler)) *inspected {
 	t.Helper()
 	s := &inspected{now: time.Unix(1_700_000_000, 0)}
 	es256 := jose.AllAlgorithms().Find("ES256")
@@ -66,6 +67,9 @@ func newInspected(t *testing.T, optional bool, nonces inspect.Nonces) *inspected
 	}
 	if optional {
 		s.handler.Mode = ModeOptional
+	}
+	for _, set := range settings {
+		set(s.handler)
 	}
 	if err := s.handler.Provision(contextOfNothing(t)); err != nil {
 		t.Fatal(err)
@@ -200,13 +204,108 @@ func (s *inspected) reason(t *testing.T, captured *inspect.Capture) failure.Reas
 	return f.Reason
 }
 
-// faults are ways to make a request wrong, by the check that must fail for each.
-func (s *inspected) faults(t *testing.T) []fault {
+// newDemandingInspected is a site that sets what most leave as it is.
+func newDemandingInspected(t *testing.T) *inspected {
 	t.Helper()
-	es512, err := jose.Generate(jose.AllAlgorithms().Find("ES512"))
+	s := newInspected(t, false, inspect.NoncesOff, func(h *Handler) {
+		h.Issuers[0].Algorithms, h.Issuers[0].Profile = []string{"ES256"}, profileRFC9068
+		h.RequiredScopes = []string{"read", "write"}
+		h.RequiredClaims = []RequiredClaim{{"realm_access.roles", []string{"admin", "owner"}}, {"tenant", []string{"a"}}}
+		h.RequiredACR, h.MaxAuthAge = []string{"mfa", "hwk"}, caddy.Duration(5*time.Minute)
+	})
+	s.settings.Signatures, s.settings.Rules.RFC9068 = jose.Algorithms{jose.AllAlgorithms().Find("ES256")}, true
+	s.settings.Demands = s.handler.demands
+	return s
+}
+
+// demanded is a good request for such a site.
+func (s *inspected) demanded() *draft {
+	d := s.draft()
+	maps.Copy(d.tokenClaims, map[string]any{
+		"scope": "write read", "realm_access": map[string]any{"roles": []string{"owner"}}, "tenant": "a", "acr": "mfa", "auth_time": s.now.Unix() - 309,
+	})
+	return d
+}
+
+// What is about such settings fails that check alone, with the gateway's reason.
+func TestInspectDemands(t *testing.T) {
+	s := newDemandingInspected(t)
+	if report, text := s.inspect(t, s.demanded().capture(t)); report.First() != nil || s.reason(t, s.demanded().capture(t)) != "" {
+		t.Fatalf("a good request is refused:\n%s", text)
+	}
+	claim := func(name string, value any) func(*draft) { return func(d *draft) { d.tokenClaims[name] = value } }
+	faults := []fault{
+		{"alg of the token", failure.TokenAlgorithm, "token alg", func(d *draft) { d.tokenKey = generated(t, "ES512") }},
+		{"typ of the token", failure.TokenType, "token typ", func(d *draft) { d.tokenHeader["typ"] = "JWT" }},
+		{"no client_id", failure.TokenClaims, "token profile", claim("client_id", nil)},
+		{"no jti", failure.TokenClaims, "token profile", claim("jti", nil)},
+		{"a scope too few", failure.ScopeMissing, "required scope", claim("scope", "read writer")},
+		{"no scope", failure.ScopeMissing, "required scope", claim("scope", nil)},
+		{"another role", failure.ClaimMissing, "required realm_access.roles", claim("realm_access", map[string]any{"roles": []string{"user"}})},
+		{"no tenant", failure.ClaimMissing, "required tenant", claim("tenant", nil)},
+		{"a weak authentication", failure.AuthenticationWeak, "required acr", claim("acr", "pwd")},
+		{"an old authentication", failure.AuthenticationOld, "required auth_time", claim("auth_time", s.now.Unix()-311)},
+		{"an authentication of no time", failure.AuthenticationOld, "required auth_time", claim("auth_time", nil)},
+	}
+	for _, fault := range faults {
+		t.Run(fault.name, func(t *testing.T) {
+			d := s.demanded()
+			fault.make(d)
+			captured := d.capture(t)
+			if got := s.reason(t, captured); got != fault.reason {
+				t.Fatalf("the gateway says %q, want %q", got, fault.reason)
+			}
+			report, text := s.inspect(t, captured)
+			failed := failing(report)
+			if !slices.Equal(failed, []string{fault.check}) || report.First().Reason != fault.reason {
+				t.Errorf("failed: %q, want %q for %s\n%s", failed, fault.check, fault.reason, text)
+			}
+			if _, advice, ok := strings.Cut(text, "  what to do  "); !ok || strings.HasPrefix(advice, "\n") {
+				t.Errorf("no advice in\n%s", text)
+			}
+		})
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 500 {
+		d := s.demanded()
+		var made []string
+		for range 2 + random.IntN(2) {
+			fault := faults[random.IntN(len(faults))]
+			fault.make(d)
+			made = append(made, fault.name)
+		}
+		captured := d.capture(t)
+		report, text := s.inspect(t, captured)
+		if want := s.reason(t, captured); report.First() == nil || report.First().Reason != want {
+			t.Fatalf("%v: %v; the gateway says %q\n%s", made, report.First(), want, text)
+		}
+	}
+}
+
+// failing are the names of the checks that fail.
+func failing(report *inspect.Report) []string {
+	var names []string
+	for _, c := range report.Checks {
+		if c.Failure != nil {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+func generated(t *testing.T, algorithm string) *jose.PrivateKey {
+	t.Helper()
+	key, err := jose.Generate(jose.AllAlgorithms().Find(algorithm))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return key
+}
+
+// faults are ways to make a request wrong, by the check that must fail for each.
+func (s *inspected) faults(t *testing.T) []fault {
+	t.Helper()
+	es512 := generated(t, "ES512")
 	hs256 := base64.RawURLEncoding.EncodeToString([]byte(`{"typ":"dpop+jwt","alg":"HS256"}`)) + ".e30.AAAA"
 	header := func(name string, value any) func(*draft) { return func(d *draft) { d.proofHeader[name] = value } }
 	claim := func(name string, value any) func(*draft) { return func(d *draft) { d.proofClaims[name] = value } }
@@ -467,7 +566,7 @@ func TestInspectNotChecked(t *testing.T) {
 			"query": "no --url", "proof htm": "no --method", "proof htu": "no --url", "token iss": "no --issuer", "token signature": "no --jwks", "token aud": "no --audience",
 		}, false},
 		{"a token alone", &inspect.Capture{Authorization: whole.Authorization}, map[string]string{"DPoP": "no --proof", "binding": "there is no proof with a key"}, false},
-		{"a proof alone", &inspect.Capture{Proof: whole.Proof}, map[string]string{"Authorization": "no --token", "proof ath": "there is not one token"}, false},
+		{"a proof alone", &inspect.Capture{Proof: whole.Proof}, map[string]string{"Authorization": "no --token", "proof ath": "no --token"}, false},
 		{"an opaque token", opaque.capture(t), map[string]string{
 			"token syntax": "its issuer alone knows what it says: a site that does not introspect refuses it", "binding": "its issuer alone knows",
 		}, false},

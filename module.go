@@ -30,6 +30,18 @@ func init() {
 // `Authorization: DPoP <token>` into `Authorization: Bearer <token>`, and
 // invokes the next handler.
 //
+// The least that it needs is an issuer, whose keys are found by its metadata, and
+// an audience:
+//
+//	{
+//		"handler": "dpop",
+//		"issuers": [{"issuer": "https://sso.example.com/realms/main"}],
+//		"audiences": ["https://api.example.com"]
+//	}
+//
+// The Caddyfile directive is `dpop`, and has its place before `basic_auth`. Settings
+// that are unknown, repeated or contradict each other are errors.
+//
 // Placeholders, set once the handler has judged a request:
 //
 // Placeholder | Description

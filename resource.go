@@ -10,7 +10,10 @@ import (
 )
 
 // Resource is what clients can learn of this protected resource (RFC 9728): a
-// document at its well-known path, which challenges name.
+// document at its well-known path, which challenges name. A handler that is only
+// given a part of the requests, as by the matcher of its route, does not get those
+// for the document: give their path a route with the same handler. In a Caddyfile a
+// matcher of the directive itself does so.
 type Resource struct {
 	// The resource's identifier: the https URL by which clients know it. Its
 	// document is at `/.well-known/oauth-protected-resource`, followed by its path.

@@ -3,7 +3,10 @@ package caddydpop
 import (
 	"context"
 	"errors"
+	"maps"
 	"math"
+	"slices"
+	"strings"
 
 	"github.com/caddy-dpop/caddy-dpop/internal/authserver"
 	"github.com/caddy-dpop/caddy-dpop/internal/bounded"
@@ -158,18 +161,21 @@ func (h *Handler) verifyJWT(ctx context.Context, creds credentials) (*issuer, *t
 	}
 	iss, ok := h.issuers[parsed.Issuer()]
 	if !ok {
-		return nil, nil, failure.New(failure.TokenIssuer, "the access token is of an issuer that is not accepted here")
+		return nil, nil, failure.New(failure.TokenIssuer, "the access token is of an issuer that is not accepted here",
+			differing(slices.Sorted(maps.Keys(h.issuers)), parsed.Issuer())...)
 	}
 	algorithm := iss.algorithms.Find(parsed.Algorithm)
 	if algorithm == nil {
-		return iss, nil, failure.New(failure.TokenAlgorithm, "the alg of the access token is not accepted here")
+		return iss, nil, failure.New(failure.TokenAlgorithm, "the alg of the access token is not accepted here",
+			differing(iss.algorithms.Names(), parsed.Algorithm)...)
 	}
 	found, err := iss.keys.Find(ctx, parsed.KeyID, algorithm)
 	if err != nil {
 		return iss, nil, unavailable(failure.KeysUnavailable, "the keys of the token's issuer cannot be had at the moment", err)
 	}
 	if len(found.Keys) == 0 {
-		return iss, nil, failure.New(failure.TokenKey, "the access token is signed by a key that its issuer does not have")
+		return iss, nil, failure.New(failure.TokenKey, "the access token is signed by a key that its issuer does not have",
+			failure.Detail{Name: "found", Value: parsed.KeyID})
 	}
 	good, f := parsed.VerifySignature(algorithm, found.Keys)
 	if f != nil {
@@ -177,6 +183,11 @@ func (h *Handler) verifyJWT(ctx context.Context, creds credentials) (*issuer, *t
 	}
 	iss.tokens.add(creds.hash, good, found.Set, len(creds.token))
 	return iss, good, nil
+}
+
+// differing tells the log what was expected and found.
+func differing(expected []string, found string) []failure.Detail {
+	return []failure.Detail{{Name: "expected", Value: strings.Join(expected, " ")}, {Name: "found", Value: found}}
 }
 
 // unavailable is the failure when an issuer cannot be asked: it says nothing

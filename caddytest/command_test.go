@@ -226,6 +226,7 @@ func testDemo(t *testing.T, p *program) {
 	if got.err != "" {
 		t.Errorf("standard error %q", got.err)
 	}
+	checkReadmeDemo(t, got.out)
 	for line := range strings.Lines(got.out) {
 		if len(line) > 101 {
 			t.Errorf("a long line: %s", line)
@@ -246,7 +247,7 @@ func testKeep(t *testing.T, p *program) {
 	}
 	defer func() { _ = cmd.Process.Kill() }()
 	text := printed.await(t, "--audience "+audience+"\n")
-	_, text, _ = strings.Cut(text, "Serving until interrupted")
+	kept, text, _ := strings.Cut(text, "Serving until interrupted")
 	commands := regexp.MustCompile(`(?m)^    \S(?:.*\\\n)?.*$`).FindAllString(text, -1)
 	wants := []struct {
 		status int
@@ -265,6 +266,7 @@ func testKeep(t *testing.T, p *program) {
 			t.Errorf("%s\nexit status %d, want %d\n%s\n%s", commands[i], got.status, want.status, got.out, got.err)
 		}
 	}
+	checkReadmeCommands(t, p, kept)
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}

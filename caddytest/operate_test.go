@@ -166,6 +166,73 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
+// The steps of the migration, by the example as it stands: each lets through what
+// it says, and the metric to watch tells of the clients that the next would stop.
+func TestMigration(t *testing.T) {
+	text, err := os.ReadFile("../examples/migration/Caddyfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, site, _ := strings.Cut(string(text), "\napi.example.com {\n\tlog\n")
+	const name = "orders"
+	change := strings.NewReplacer("https://sso.example.com/realms/main", issuer.URL, "backend:8080", "{{BACKEND}}")
+	g := &gateway{}
+	step := func(mode string) {
+		t.Helper()
+		if !strings.Contains(site, "\tmode report\n") {
+			t.Fatal("the example does not begin with report")
+		}
+		s := setup{site: change.Replace(strings.Replace(strings.TrimSuffix(site, "}\n"), "mode report", "mode "+mode, 1))}
+		if g.url == "" {
+			g = serve(t, s)
+		} else {
+			g.load(t, s)
+		}
+	}
+	// The labels that the example names, and those that such a series has besides.
+	watched := regexp.MustCompile(`caddy_dpop_requests_total\{([^}]*)\}`).FindAllStringSubmatch(string(text), -1)
+	if len(watched) != 2 || watched[0][1] != `handler="orders",outcome="reported"` || watched[1][1] != `handler="orders",outcome="accepted",scheme="Bearer"` {
+		t.Fatalf("the example has one watch %q", watched)
+	}
+	series := []string{
+		requests(name, "reported", "token_bound", "Bearer"),
+		requests(name, "accepted", "", "Bearer"),
+		requests(name, "refused", "bearer_refused", "Bearer"),
+	}
+	send := func(claims map[string]any) int {
+		t.Helper()
+		return call{url: g.url, header: http.Header{"Authorization": {"Bearer " + accessToken(t, claims)}}}.send(t).StatusCode
+	}
+	unbound := map[string]any{"cnf": nil}
+	for _, row := range []struct {
+		mode           string
+		bound, unbound int       // the answers to Bearer tokens
+		rises          []float64 // of the series
+	}{
+		{"report", 200, 200, []float64{1, 1, 0}},
+		{"optional", 401, 200, []float64{0, 1, 0}},
+		{"strict", 401, 401, []float64{0, 0, 2}},
+	} {
+		step(row.mode)
+		var before []float64
+		for _, name := range series {
+			before = append(before, metric(t, name))
+		}
+		if got := send(nil); got != row.bound {
+			t.Errorf("%s: a bound token as Bearer got %d", row.mode, got)
+		}
+		if got := send(unbound); got != row.unbound {
+			t.Errorf("%s: an unbound token got %d", row.mode, got)
+		}
+		good(t, g.url+"/").send(t).expect(t, 200)
+		for i, want := range row.rises {
+			if got := metric(t, series[i]) - before[i]; got != want {
+				t.Errorf("%s: %s rose by %v, want %v", row.mode, series[i], got, want)
+			}
+		}
+	}
+}
+
 // The status says of each handler what an operator asks first.
 func TestStatus(t *testing.T) {
 	s := startServer(t)

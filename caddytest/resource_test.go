@@ -110,3 +110,44 @@ func TestResource(t *testing.T) {
 		t.Errorf("POST: answered %d", a.StatusCode)
 	}
 }
+
+// The example for what is published also where the handler gets only a part of the
+// requests, as it stands.
+func TestResourceInHandlePath(t *testing.T) {
+	text, err := os.ReadFile("../examples/resource/Caddyfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := filepath.Join(t.TempDir(), "gateway.pem")
+	writeKey(t, key)
+	_, snippet, _ := strings.Cut(string(text), "\n(dpop) {\n")
+	snippet, site, _ := strings.Cut(snippet, "\napi.example.com {\n\tlog\n")
+	change := strings.NewReplacer("https://sso.example.com/realms/main", issuer.URL, "gateway.pem", key, "backend:8080", "{{BACKEND}}")
+	g := serve(t, setup{named: change.Replace("(dpop) {\n" + snippet), site: change.Replace(strings.TrimSuffix(site, "}\n"))})
+	const metadata = "/.well-known/oauth-protected-resource/v1"
+	var document struct {
+		Resource string
+		JWKSURI  string `json:"jwks_uri"`
+	}
+	a := call{url: g.url + metadata}.send(t)
+	if err := json.Unmarshal([]byte(a.text), &document); err != nil || a.StatusCode != 200 || document.Resource != "https://api.example.com/v1" || document.JWKSURI != "https://api.example.com/gateway-keys" {
+		t.Errorf("the metadata: %d %s", a.StatusCode, a.text)
+	}
+	if a := (call{url: g.url + "/gateway-keys"}).send(t); a.StatusCode != 200 || !strings.Contains(a.text, `"kid"`) {
+		t.Errorf("the keys: %d %s", a.StatusCode, a.text)
+	}
+	a = call{url: g.url + "/v1/orders"}.send(t)
+	if want := `resource_metadata="https://api.example.com` + metadata + `"`; a.StatusCode != 401 || !strings.Contains(a.Header.Get("WWW-Authenticate"), want) {
+		t.Errorf("without credentials: %d %q", a.StatusCode, a.Header.Get("WWW-Authenticate"))
+	}
+	for _, path := range []string{metadata, "/gateway-keys"} {
+		if a := (call{method: "POST", url: g.url + path}).send(t); a.StatusCode != 401 {
+			t.Errorf("POST %s: answered %d", path, a.StatusCode)
+		}
+	}
+	g.backend.none(t)
+	good(t, g.url+"/v1/orders").send(t).expect(t, 200)
+	if got := g.backend.one(t); got.uri != "/orders" {
+		t.Errorf("the backend got %s", got.uri)
+	}
+}

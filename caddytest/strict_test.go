@@ -265,3 +265,41 @@ func TestReplayAtOnce(t *testing.T) {
 		g.backend.one(t)
 	}
 }
+
+// The line of the log alone tells a refused token from what is expected.
+func TestLogOfRefusedTokens(t *testing.T) {
+	g := serve(t, setup{site: "dpop {\nissuer " + issuer.URL + " {\nalgorithms ES256\n}\naudience " + audience + "\n}\nreverse_proxy {{BACKEND}}"})
+	stranger, err := jose.Generate(algorithm("ES256"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sign := func(header map[string]any) string {
+		text, err := stranger.Sign(header, issuer.Claims("client-1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	rsa, err := jose.Generate(algorithm("PS256"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := rsa.Sign(map[string]any{"typ": "at+jwt"}, issuer.Claims("client-1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct{ token, reason, expected, found string }{
+		{accessToken(t, map[string]any{"iss": issuer.URL + "/"}), "token_issuer", issuer.URL, issuer.URL + "/"},
+		{accessToken(t, map[string]any{"iss": nil}), "token_issuer", issuer.URL, ""},
+		{accessToken(t, map[string]any{"aud": []string{"a", "b"}}), "token_audience", audience, "a b"},
+		{other, "token_algorithm", "ES256", "PS256"},
+		{sign(map[string]any{"typ": "at+jwt", "kid": "a key of nobody"}), "token_key", "", "a key of nobody"},
+	} {
+		call{url: g.url + "/", header: http.Header{"Authorization": {"DPoP " + row.token}, "Dpop": {dpop(t, "GET", g.url+"/", row.token, nil)}}}.send(t)
+		await(t, g.logs, func(e entry) bool {
+			expected, _ := e["expected"].(string)
+			return e["msg"] == "refused request" && e["reason"] == row.reason && expected == row.expected && e["found"] == row.found
+		})
+	}
+	g.backend.none(t)
+}

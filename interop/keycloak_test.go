@@ -98,6 +98,12 @@ func TestKeycloak(t *testing.T) {
 	gateway := startGateway(t, sites["introspected"], keycloakCaddyfile(t, keycloak.url, server.Listener.Addr().String(), sites))
 	checkGuide(t, node, keycloak, sites["introspected"])
 
+	// And by the plugin's commands, with a realm that is the same for all.
+	p, token := newPerson(t, "ES256", keycloak.secrets["service"], "--issuer", keycloak.url+"/realms/shop", "--client-id", "service")
+	for _, site := range keycloakSites {
+		p.call(t, sites[site], site+"/commands", "token_other_key", "--issuer", keycloak.url+"/realms/shop", "--audience", "orders-api")
+	}
+
 	clients := startKeycloakClients(t, node, keycloak, sites)
 	results := map[string]result{}
 	for len(results) < len(keycloakCases()) {
@@ -141,6 +147,7 @@ func TestKeycloak(t *testing.T) {
 		t.Errorf("the clients tried %s, which nothing here checks", name)
 	}
 	for _, site := range keycloakSites {
+		checkCalls(t, site+"/commands", token, "token_other_key", backend.got, verdicts)
 		for _, v := range verdicts[site+"/traffic"] {
 			if v.Outcome != "accepted" {
 				t.Fatalf("%s: while Keycloak changed its key, a request was %s: %s", site, v.Outcome, v.Reason)

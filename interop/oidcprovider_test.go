@@ -139,9 +139,9 @@ func (c testCase) checkRefused(t *testing.T, r result, got []request, verdicts [
 }
 
 // startProvider starts the authorization server, and returns its issuer.
-func startProvider(t *testing.T, node string) string {
+func startProvider(t *testing.T, node string, options ...string) string {
 	t.Helper()
-	cmd := command(t, node, "provider.mjs", audience)
+	cmd := command(t, node, append([]string{"provider.mjs", audience}, options...)...)
 	// Its standard input ends with this process, however that ends.
 	if _, err := cmd.StdinPipe(); err != nil {
 		t.Fatal(err)

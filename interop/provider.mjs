@@ -1,10 +1,11 @@
 // A real authorization server on loopback, until its standard input closes:
 //
-//     node provider.mjs <audience of the tokens>
+//     node provider.mjs <audience of the tokens> [nonces]
 //
-// prints a line {"issuer": ...} once it is ready.
+// prints a line {"issuer": ...} once it is ready. With nonces, its token endpoint
+// demands them of proofs.
 
-import { generateKeyPairSync } from 'node:crypto';
+import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 
@@ -12,7 +13,7 @@ import Provider from 'oidc-provider';
 
 import { clientIds, clientSecret, gateway, opaque, proofAlgorithms, redirectUri, resource, scope, tokenAlgorithms } from './agreed.mjs';
 
-const [audience] = process.argv.slice(2);
+const [audience, nonces] = process.argv.slice(2);
 
 const server = createServer().listen(0, '127.0.0.1');
 await once(server, 'listening');
@@ -56,7 +57,7 @@ const provider = new Provider(issuer, {
   features: {
     clientCredentials: { enabled: true },
     devInteractions: { enabled: false },
-    dPoP: { enabled: true },
+    dPoP: { enabled: true, ...(nonces && { nonceSecret: randomBytes(32), requireNonce: () => true }) },
     introspection: { enabled: true },
     jwtIntrospection: { enabled: true },
     resourceIndicators: {

@@ -143,6 +143,8 @@ func (g Granted) CheckBinding(key *jose.PrivateKey) (warning string, err error) 
 		}
 	}
 	switch {
+	case isDPoP && f != nil:
+		return "the token is not a JWT: only a site that introspects takes it; of some issuers a resource that is asked for (RFC 8707) makes it one", nil
 	case isDPoP:
 		return "", nil
 	case f == nil:

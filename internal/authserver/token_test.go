@@ -219,7 +219,7 @@ func TestGrantedBinding(t *testing.T) {
 		{"bound, called Bearer", Granted{bound, "Bearer"}, `token_type is "Bearer"`, ""},
 		{"to another key", Granted{other, "DPoP"}, "", "bound to another key"},
 		{"to nothing", Granted{jwt(map[string]any{}), "DPoP"}, "", "not bound"},
-		{"opaque", Granted{"opaque", "DPoP"}, "", ""},
+		{"opaque", Granted{"opaque", "DPoP"}, "only a site that introspects", ""},
 		{"opaque, Bearer", Granted{"opaque", "Bearer"}, "", "not DPoP"},
 		{"opaque, an escape", Granted{"opaque", "\x1b[2J"}, "", `\x1b[2J`},
 	} {

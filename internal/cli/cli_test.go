@@ -27,12 +27,13 @@ var plugin = Plugin{
 			return failure.DPoP, strings.TrimPrefix(strings.Join(authorization, ""), "DPoP "), nil
 		},
 		ProofField: func(proofs []string) (string, *failure.Failure) { return strings.Join(proofs, ""), nil },
-		Signature:  func(string, string, authserver.KeyFinder) *failure.Failure { return nil },
+		Signature:  func(string, string, jose.Algorithms, authserver.KeyFinder) *failure.Failure { return nil },
 	},
 	Defaults: inspect.Site{
 		Algorithms: jose.AllAlgorithms(),
 		Window:     proof.Window{MaxAge: time.Minute, ClockSkew: 10 * time.Second},
 		Rules:      token.Rules{Types: []string{"at+jwt"}},
+		Signatures: jose.AllAlgorithms(),
 	},
 }
 

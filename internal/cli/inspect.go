@@ -17,6 +17,7 @@ import (
 	"github.com/caddy-dpop/caddy-dpop/internal/authserver"
 	"github.com/caddy-dpop/caddy-dpop/internal/inspect"
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
+	"github.com/caddy-dpop/caddy-dpop/internal/token"
 )
 
 // inspectFlags are the flags of inspect.
@@ -26,6 +27,12 @@ type inspectFlags struct {
 	mode, nonces, issuer, keys string
 	algorithms, audiences      []string
 	maxAge, clockSkew          time.Duration
+
+	signatures, types []string
+	profile           string
+
+	scopes, claims, acr []string
+	maxAuthAge          time.Duration
 }
 
 func inspectCommand(plugin Plugin) *cobra.Command {
@@ -44,9 +51,9 @@ They may be lines of headers, or a whole head as curl -v prints it. The token ma
 come from ` + tokenVariable + `.
 
 What is not told is not checked: give the method and the URL of the request as the
-client knows it, and unless the request is of now, its time. The second group of
-flags is for the settings of the site. The signature of the token can be checked
-with the keys of its issuer, a JWK Set, by --jwks.`,
+client knows it, and unless the request is of now, its time. The flags from --mode
+on are the settings of the site. The signature of the token can be checked with the
+keys of its issuer, a JWK Set, by --jwks.`,
 		Example: `  $ caddy dpop inspect --token @token --proof @proof --method GET --url https://api.example.com/orders
   $ curl -v ... 2> head; caddy dpop inspect --token @head --proof @head --at 2026-01-31T12:00:00Z`,
 		DisableFlagsInUseLine: true,
@@ -68,6 +75,13 @@ with the keys of its issuer, a JWK Set, by --jwks.`,
 	cmd.Flags().DurationVar(&flags.maxAge, "max-age", defaults.Window.MaxAge, "How old a proof may be")
 	cmd.Flags().DurationVar(&flags.clockSkew, "clock-skew", defaults.Window.ClockSkew, "How far clocks may differ")
 	cmd.Flags().StringVar(&flags.nonces, "nonces", string(inspect.NoncesOff), "When the site asks for nonces: off, on_skew or required")
+	cmd.Flags().StringSliceVar(&flags.signatures, "token-algorithms", defaults.Signatures.Names(), "Algorithms of tokens that the site accepts of the issuer")
+	cmd.Flags().StringSliceVar(&flags.types, "token-types", defaults.Rules.Types, "Types of tokens (typ) that the site accepts; - is none at all")
+	cmd.Flags().StringVar(&flags.profile, "profile", "", "Profile that the site demands of tokens: rfc9068")
+	cmd.Flags().StringSliceVar(&flags.scopes, "require-scope", nil, "Scopes that the site requires, all of them")
+	cmd.Flags().StringArrayVar(&flags.claims, "require-claim", nil, "Claim that the site requires: path=value, or path=value,value; repeatable")
+	cmd.Flags().StringSliceVar(&flags.acr, "require-acr", nil, "Authentication classes of which the site requires one")
+	cmd.Flags().DurationVar(&flags.maxAuthAge, "max-auth-age", 0, "How long ago the user may have authenticated (default any time)")
 	return cmd
 }
 
@@ -142,14 +156,29 @@ func (f *inspectFlags) site(in *input, defaults inspect.Site) (*inspect.Site, er
 	if !slices.Contains([]inspect.Nonces{inspect.NoncesOff, inspect.NoncesOnSkew, inspect.NoncesRequired}, site.Nonces) {
 		return nil, fmt.Errorf("--nonces: unknown mode %q: it is off, on_skew or required", f.nonces)
 	}
-	all := jose.AllAlgorithms()
-	site.Algorithms = nil
-	for _, name := range f.algorithms {
-		algorithm := all.Find(name)
-		if algorithm == nil {
-			return nil, fmt.Errorf("--algorithms: unknown algorithm %q: there are %s", name, strings.Join(all.Names(), " "))
+	var err error
+	if site.Algorithms, err = algorithmsOf("algorithms", f.algorithms); err != nil {
+		return nil, err
+	}
+	if site.Signatures, err = algorithmsOf("token-algorithms", f.signatures); err != nil {
+		return nil, err
+	}
+	switch f.profile {
+	case "":
+	case "rfc9068":
+		if in.cmd.Flags().Changed("token-types") {
+			return nil, errors.New("--token-types contradicts --profile rfc9068, which accepts at+jwt alone")
 		}
-		site.Algorithms = append(site.Algorithms, algorithm)
+		site.Rules.RFC9068 = true
+	default:
+		return nil, fmt.Errorf("--profile: unknown profile %q: there is rfc9068", f.profile)
+	}
+	site.Rules.Types = nil
+	for _, typ := range f.types {
+		site.Rules.Types = append(site.Rules.Types, jose.TrimMediaType(typ))
+	}
+	if site.Demands, err = f.demands(); err != nil {
+		return nil, err
 	}
 	site.Window.MaxAge, site.Window.ClockSkew = f.maxAge, f.clockSkew
 	site.Rules.Issuer, site.Rules.Audiences, site.Rules.ClockSkew = f.issuer, f.audiences, f.clockSkew
@@ -164,6 +193,33 @@ func (f *inspectFlags) site(in *input, defaults inspect.Site) (*inspect.Site, er
 		}
 	}
 	return &site, nil
+}
+
+// algorithmsOf returns the algorithms that a flag names.
+func algorithmsOf(flag string, names []string) (jose.Algorithms, error) {
+	all := jose.AllAlgorithms()
+	var some jose.Algorithms
+	for _, name := range names {
+		algorithm := all.Find(name)
+		if algorithm == nil {
+			return nil, fmt.Errorf("--%s: unknown algorithm %q: there are %s", flag, name, strings.Join(all.Names(), " "))
+		}
+		some = append(some, algorithm)
+	}
+	return some, nil
+}
+
+// demands makes what the site requires of good tokens.
+func (f *inspectFlags) demands() (token.Demands, error) {
+	demands := token.Demands{Scopes: f.scopes, ACR: f.acr, MaxAuthAge: f.maxAuthAge, ClockSkew: f.clockSkew}
+	for _, text := range f.claims {
+		path, values, _ := strings.Cut(text, "=")
+		if path == "" || values == "" {
+			return demands, fmt.Errorf("--require-claim: %q is not path=value", text)
+		}
+		demands.Claims = append(demands.Claims, token.ClaimDemand{Path: path, Values: strings.Split(values, ",")})
+	}
+	return demands, nil
 }
 
 // keysOf reads a JWK Set.

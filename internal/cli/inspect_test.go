@@ -94,6 +94,15 @@ func TestInspectSettings(t *testing.T) {
 		{[]string{"--at", "1700000000", "--url", "https://API.example.com:443/orders?a=b"}, "proof htu ok", false},
 		{[]string{"--at", "1700000000", "--url", "https://api.example.com/orders/"}, "proof htu FAILED", true},
 		{[]string{"--at", "1700000000", "--jwks", keys(c.key)}, "token signature ok", false},
+		{[]string{"--at", "1700000000", "--token-algorithms", "ES256,PS256"}, "token alg ok ES256 PS256", false},
+		{[]string{"--at", "1700000000", "--token-types", "application/AT+JWT,-"}, "token typ ok AT+JWT -", false},
+		{[]string{"--at", "1700000000", "--token-types", "JWT"}, "token typ FAILED JWT", true},
+		{[]string{"--at", "1700000000", "--profile", "rfc9068"}, "token profile FAILED sub client_id jti iat aud aud", true},
+		{[]string{"--at", "1700000000", "--require-scope", "a,b"}, "required scope FAILED a b none", true},
+		{[]string{"--at", "1700000000", "--require-claim", "iss=x,https://sso.example.com", "--require-claim", "aud=https://api.example.com"}, "required iss ok x or", false},
+		{[]string{"--at", "1700000000", "--require-claim", "cnf.x=a=b"}, "required cnf.x FAILED a=b none", true},
+		{[]string{"--at", "1700000000", "--require-acr", "mfa"}, "required acr FAILED mfa none", true},
+		{[]string{"--at", "1700000000", "--max-auth-age", "5m"}, "required auth_time FAILED at most 5m0s ago none", true},
 	} {
 		out, errs := execute("", append(base[:len(base):len(base)], row.args...)...).exit(t, row.failed)
 		found := false
@@ -116,6 +125,10 @@ func TestInspectSettings(t *testing.T) {
 		{[]string{"--nonces", "always"}, `--nonces: unknown mode "always"`},
 		{[]string{"--algorithms", "HS256"}, `--algorithms: unknown algorithm "HS256"`},
 		{[]string{"--url", "/orders"}, "--url: not an absolute"},
+		{[]string{"--token-algorithms", "none"}, `--token-algorithms: unknown algorithm "none"`},
+		{[]string{"--profile", "rfc9449"}, `--profile: unknown profile "rfc9449": there is rfc9068`},
+		{[]string{"--profile", "rfc9068", "--token-types", "JWT"}, "--token-types contradicts --profile rfc9068"},
+		{[]string{"--require-claim", "role"}, `--require-claim: "role" is not path=value`},
 		{[]string{"--jwks", file(t, `{"keys":[]}`)}, "--jwks: no key in it"},
 		{[]string{"--jwks", file(t, `{}`)}, "--jwks: key set"},
 		{[]string{"--jwks", "nowhere"}, "--jwks: open nowhere"},

@@ -73,7 +73,7 @@ func (r Received) Meaning() string {
 var meanings = map[code]string{
 	noCode:             "credentials of this scheme are accepted, and it has found none",
 	invalidRequest:     "the request itself is malformed, or has more than one token or proof",
-	invalidToken:       "the token is not good here: it has expired, is for another resource or of another issuer, or is not bound to this key",
+	invalidToken:       "the token is not good here: it has expired, is for another resource or of another issuer, is no JWT, or is not bound to this key",
 	invalidDPoPProof:   "the proof is not good here: look at the clock, the URL as the server knows it, and whether the proof was used before",
 	useDPoPNonce:       "the proof must hold the nonce that came with the answer",
 	insufficientScope:  "the token is good, but does not allow this: get one with the scope",

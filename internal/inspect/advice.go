@@ -25,10 +25,10 @@ var advice = map[failure.Reason]string{
 	failure.ProofURL:       "make each proof for the URL of its request without query and fragment; if the URL is right, the site does not know how clients reach it: see trusted_proxies and public_url",
 	failure.ProofToken:     "ath is the base64url SHA-256, without padding, of the token that is sent: make a new proof when the token changes",
 	failure.ProofExpired:   "set the client's clock, make a proof for each request, or let the site ask for nonces (nonce on_skew); for a proof of an earlier time, tell the time by --at",
-	failure.ProofEarly:     "set the client's clock, or let the site ask for nonces (nonce on_skew); for a proof of another time, tell the time by --at",
+	failure.ProofEarly:     "set the client's clock, or let the site ask for nonces (nonce on_skew); iat is in seconds, not milliseconds; for a proof of another time, tell the time by --at",
 	failure.NonceMissing:   "make the proof again with the nonce of the answer's DPoP-Nonce",
 
-	failure.TokenMalformed:      "is it an access token, whole and as it was issued? Opaque ones need introspection",
+	failure.TokenMalformed:      "is it an access token, whole and as it was issued? Opaque ones need introspection, or an issuer that gives a JWT for this resource",
 	failure.TokenIssuer:         "get the token from the issuer that the site trusts; iss must be the very same text, a last slash included",
 	failure.TokenType:           "is it an access token? Otherwise see token_types",
 	failure.TokenAlgorithm:      "have the issuer sign by an asymmetric algorithm",
@@ -42,5 +42,10 @@ var advice = map[failure.Reason]string{
 	failure.TokenUnbound:        "have the token issued with a proof at the token endpoint, where the issuer must support DPoP for this client",
 	failure.TokenBound:          "send this token under the DPoP scheme, with a proof",
 	failure.TokenConfirmation:   "the token is bound in another way too, such as to a certificate, which the site cannot check",
-	failure.TokenOtherKey:       "make proofs with the key that the token was issued for, or get a token with this one",
+	failure.AuthenticationWeak:  "have the user authenticate again, with acr_values as the challenge has them; the issuer must then put acr into the token",
+	failure.AuthenticationOld:   "have the user authenticate again, with max_age as the challenge has it; the issuer must then put auth_time into the token",
+	failure.ScopeMissing:        "ask the issuer for every scope that is expected, and let this client have them there",
+	failure.ClaimMissing:        "have the issuer put the claim into its access tokens, and give this user or client the value",
+
+	failure.TokenOtherKey: "make proofs with the key that the token was issued for, or get a token with this one",
 }

@@ -50,20 +50,23 @@ func ParseAuthorization(text string) []string {
 func ParseProof(text string) []string { return fields(text, "dpop") }
 
 // fields returns the values of a field that stand in the lines of a text: in those
-// with the field's name if there are any, so that a whole head may be pasted, and
+// with the field's name if any has a name, so that a whole head may be pasted, and
 // else in all. They may have the mark that curl puts before what it sends.
 func fields(text, name string) []string {
-	named, all := []string{}, []string{}
+	named, all, head := []string{}, []string{}, false
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(line), "> "))
-		if found, value, ok := strings.Cut(line, ":"); ok && strings.EqualFold(strings.TrimSpace(found), name) {
+		found, value, ok := strings.Cut(line, ":")
+		found = strings.TrimSpace(found)
+		head = head || ok && found != "" && !strings.Contains(found, " ")
+		if ok && strings.EqualFold(found, name) {
 			named = append(named, strings.TrimSpace(value))
 		}
 		if line != "" {
 			all = append(all, line)
 		}
 	}
-	if len(named) > 0 {
+	if head {
 		return named
 	}
 	return all

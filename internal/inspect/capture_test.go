@@ -34,6 +34,7 @@ func TestParseAuthorization(t *testing.T) {
 		"Authorization: a\nAuthorization": {"DPoP a"},
 		"Authorization: a b\nauthorization: c\nHost: d": {"a b", "DPoP c"},
 		head: {"DPoP abc.def.ghi"},
+		"> GET / HTTP/1.1\n> Host: a\n> DPoP: b\n": {},
 	} {
 		if got := ParseAuthorization(text); got == nil || !slices.Equal(got, want) {
 			t.Errorf("%q: %q, want %q", text, got, want)
@@ -52,7 +53,9 @@ func TestParseProof(t *testing.T) {
 		"abc def":                  {"abc def"},
 		head:                       {"jkl.mno.pqr"},
 		"DPoP:":                    {""},
-		"Authorization: DPoP abc ": {"Authorization: DPoP abc"},
+		"Authorization: DPoP abc ": {},
+		strings.Replace(head, "> DPoP", "> Dop", 1): {},
+		"* Connected to a":                          {"* Connected to a"},
 	} {
 		if got := ParseProof(text); got == nil || !slices.Equal(got, want) {
 			t.Errorf("%q: %q, want %q", text, got, want)

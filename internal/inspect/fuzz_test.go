@@ -29,7 +29,7 @@ var laxGateway = Gateway{
 		}
 		return proofs[0], nil
 	},
-	Signature: func(string, string, authserver.KeyFinder) *failure.Failure { return nil },
+	Signature: func(string, string, jose.Algorithms, authserver.KeyFinder) *failure.Failure { return nil },
 }
 
 // Whatever was captured, the report is of lines that can be printed, and says of

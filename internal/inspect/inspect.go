@@ -22,8 +22,9 @@ type Gateway struct {
 	Credentials func(optional bool, authorization, proofs []string, query string) (failure.Scheme, string, *failure.Failure)
 	// ProofField takes the proof from the values of DPoP.
 	ProofField func(proofs []string) (string, *failure.Failure)
-	// Signature verifies a token by keys that are those of the issuer.
-	Signature func(token, issuer string, keys authserver.KeyFinder) *failure.Failure
+	// Signature verifies a token, by an algorithm that is accepted of its issuer and
+	// by keys that are the issuer's.
+	Signature func(token, issuer string, algorithms jose.Algorithms, keys authserver.KeyFinder) *failure.Failure
 }
 
 // Site is by what settings a site judges.
@@ -33,7 +34,9 @@ type Site struct {
 	Algorithms jose.Algorithms // of proofs
 	Window     proof.Window
 	Rules      token.Rules          // Issuer and Audiences may be empty: not told
+	Signatures jose.Algorithms      // of tokens
 	Keys       authserver.KeyFinder // nil: not given
+	Demands    token.Demands        // none: not told
 }
 
 // Nonces is when nonces count.
@@ -90,6 +93,7 @@ const (
 	stageTokenHeader // it says what it must
 	stageToken
 	stageBinding
+	stageDemands
 )
 
 // First returns the failure that the gateway would log, or nil.

@@ -129,6 +129,8 @@ func (i *inspection) proofToken(p *proof.Proof, found string, malformed *failure
 	switch {
 	case malformed != nil:
 		i.judge(stageProofClaims, "proof ath", "a string", found, malformed)
+	case i.captured.Authorization == nil:
+		i.skip("proof ath", "", found, "no --token")
 	case i.token == "":
 		i.skip("proof ath", "", found, "there is not one token")
 	default:

@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/caddy-dpop/caddy-dpop/internal/failure"
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
@@ -23,17 +24,20 @@ func (i *inspection) accessToken() {
 	every := slices.Concat([]string{"token syntax"}, tokenChecks, bindingChecks)
 	if i.token == "" {
 		i.skipAll("there is not one token", every...)
+		i.skipAll("there is not one token", i.demanded()...)
 		return
 	}
 	if token.IsOpaque(i.token) {
 		i.skip("token syntax", "a JWT", "an opaque token", "its issuer alone knows what it says: a site that does not introspect refuses it")
 		i.skipAll("its issuer alone knows", bindingChecks...)
+		i.skipAll("its issuer alone knows", i.demanded()...)
 		return
 	}
 	parsed, f := token.Split(i.token)
 	i.judge(stageTokenHeader, "token syntax", "a JWT", count(len(i.token), "byte"), f)
 	if f != nil {
 		i.skipAll("the token cannot be taken apart", every[1:]...)
+		i.skipAll("the token cannot be taken apart", i.demanded()...)
 		return
 	}
 	i.show("Token header", parsed.Header())
@@ -41,6 +45,7 @@ func (i *inspection) accessToken() {
 	i.tokenSignature(parsed)
 	i.tokenClaims(parsed)
 	i.binding(parsed.Claims())
+	i.demands(parsed.Claims())
 }
 
 // tokenSignature is the part of step 7 by which a token is its issuer's.
@@ -54,7 +59,11 @@ func (i *inspection) tokenSignature(parsed *token.Parsed) {
 	} else {
 		i.judge(stageToken, "token iss", rules.Issuer, iss, rules.CheckIssuer(parsed.Claims()))
 	}
-	const algorithm, signature = "an asymmetric algorithm", "by a key of the issuer"
+	const signature = "by a key of the issuer"
+	algorithm := "an asymmetric algorithm"
+	if len(i.site.Signatures) < len(jose.AllAlgorithms()) {
+		algorithm = words(i.site.Signatures.Names())
+	}
 	if noAlgorithm != nil {
 		i.judge(stageTokenHeader, "token alg", algorithm, found(header, "alg"), noAlgorithm)
 	}
@@ -65,7 +74,7 @@ func (i *inspection) tokenSignature(parsed *token.Parsed) {
 		i.skip("token signature", signature, "", "the header is wrong")
 		return
 	}
-	f := i.gateway.Signature(i.token, parsed.Issuer(), i.site.Keys)
+	f := i.gateway.Signature(i.token, parsed.Issuer(), i.site.Signatures, i.site.Keys)
 	if f != nil && f.Reason == failure.TokenAlgorithm {
 		i.judge(stageToken, "token alg", algorithm, found(header, "alg"), f)
 		i.skip("token signature", signature, "", "its alg is not accepted")
@@ -82,8 +91,12 @@ func (i *inspection) tokenSignature(parsed *token.Parsed) {
 // tokenClaims is the part of step 7 by which a token is good here and now.
 func (i *inspection) tokenClaims(parsed *token.Parsed) {
 	claims, rules := parsed.Claims(), &i.site.Rules
+	types := rules.Types
+	if rules.RFC9068 {
+		types = []string{token.AccessTokenType}
+	}
 	typ, f := rules.CheckType(parsed.Header())
-	i.judge(stageToken, "token typ", words(rules.Types), found(parsed.Header(), "typ"), f)
+	i.judge(stageToken, "token typ", words(types), found(parsed.Header(), "typ"), f)
 	signs := names(claims, "at_hash", "c_hash", "events")
 	if claims.Has("typ") {
 		signs += ", claim typ " + found(claims, "typ")
@@ -92,6 +105,10 @@ func (i *inspection) tokenClaims(parsed *token.Parsed) {
 	i.judge(stageToken, "token exp", "a time to come", i.moment(claims, "exp"), rules.CheckExpiry(claims, i.now))
 	for _, name := range []string{"nbf", "iat"} {
 		i.judge(stageToken, "token "+name, "a time that has come, if there", i.moment(claims, name), rules.CheckStart(claims, name, i.now))
+	}
+	if rules.RFC9068 {
+		const required = "sub client_id jti iat aud"
+		i.judge(stageToken, "token profile", required, names(claims, strings.Fields(required)...), token.CheckProfile(claims))
 	}
 	if aud := words(claims.Strings("aud")); len(rules.Audiences) == 0 {
 		i.skip("token aud", "", aud, "no --audience")

@@ -101,6 +101,8 @@ var detailNames = map[string]string{
 	"clock_error_seconds": "clock error",
 	"expired_seconds_ago": "seconds ago",
 	"seconds_ahead":       "in seconds",
+	"claim":               "claim",
+	"age_seconds":         "age, s",
 }
 
 func (r *Report) writeVerdict(text *bytes.Buffer) {
@@ -112,5 +114,5 @@ func (r *Report) writeVerdict(text *bytes.Buffer) {
 	if first := r.First(); first != nil {
 		fmt.Fprintf(text, " With these settings the site refuses the request: its log has %s.", first.Reason)
 	}
-	fmt.Fprintf(text, "\nOnly the server can tell whether a proof was used before (%s), and what scopes and claims it requires.\n", failure.ProofReplayed)
+	fmt.Fprintf(text, "\nOnly the server can tell whether a proof was used before (%s).\n", failure.ProofReplayed)
 }

@@ -13,7 +13,8 @@ import (
 func CheckAnswer(answer jose.Object, rules *Rules, scheme failure.Scheme, now time.Time) *failure.Failure {
 	if value, ok := answer.Get("iss"); ok {
 		if iss, _ := value.Text(); iss != rules.Issuer {
-			return failure.New(failure.TokenIssuer, "the access token is of an issuer that is not accepted here")
+			return failure.New(failure.TokenIssuer, "the access token is of an issuer that is not accepted here",
+				failure.Detail{Name: "expected", Value: rules.Issuer}, failure.Detail{Name: "found", Value: iss})
 		}
 	}
 	if answer.Has("exp") {

@@ -137,7 +137,7 @@ func (t *Token) Check(rules *Rules, now time.Time) *failure.Failure {
 		return f
 	}
 	if rules.RFC9068 {
-		if f := t.checkProfile(); f != nil {
+		if f := CheckProfile(t.Claims); f != nil {
 			return f
 		}
 	}
@@ -216,18 +216,19 @@ func CheckKind(typ string, claims jose.Object) *failure.Failure {
 	return nil
 }
 
-// checkProfile checks that the claims that RFC 9068 §2.2 requires are there. exp
+// CheckProfile checks that the claims that RFC 9068 §2.2 requires are there. exp
 // and iss are checked for every token.
-func (t *Token) checkProfile() *failure.Failure {
+func CheckProfile(claims jose.Object) *failure.Failure {
 	for _, name := range []string{"sub", "client_id", "jti"} {
-		if text, _ := t.text(name); text == "" {
+		value, _ := claims.Get(name)
+		if text, _ := value.Text(); text == "" {
 			return failure.New(failure.TokenClaims, "the access token has no "+name+", which RFC 9068 requires")
 		}
 	}
-	if !t.Claims.Has("iat") {
+	if !claims.Has("iat") {
 		return failure.New(failure.TokenClaims, "the access token has no iat, which RFC 9068 requires")
 	}
-	if len(t.Claims.Strings("aud")) == 0 {
+	if len(claims.Strings("aud")) == 0 {
 		return failure.New(failure.TokenClaims, "the access token has no aud, which RFC 9068 requires")
 	}
 	return nil
@@ -299,11 +300,6 @@ func (r *Rules) CheckAudience(claims jose.Object) *failure.Failure {
 	}
 	return failure.New(failure.TokenAudience, "the access token is not for this resource: its aud names another, or none",
 		failure.Detail{Name: "expected", Value: strings.Join(r.Audiences, " ")}, failure.Detail{Name: "found", Value: strings.Join(found, " ")})
-}
-
-func (t *Token) text(name string) (string, bool) {
-	value, _ := t.Claims.Get(name)
-	return value.Text()
 }
 
 // uncheckedConfirmations are the registered confirmation methods of JWTs (RFC
