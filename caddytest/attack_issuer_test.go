@@ -141,7 +141,7 @@ func TestAttackIssuers(t *testing.T) {
 		text := strings.NewReplacer("{{I}}", issuerOf(n), "{{J}}", issuerOf(n)+"/jwks").Replace(row.metadata)
 		mux.HandleFunc(fmt.Sprintf("/i%d/.well-known/openid-configuration", n), func(w http.ResponseWriter, r *http.Request) { write(w, r, text) })
 		mux.HandleFunc(fmt.Sprintf("/i%d/jwks", n), func(w http.ResponseWriter, r *http.Request) { write(w, r, row.set) })
-		fmt.Fprintf(&site, "handle /%d {\ndpop {\nissuer %s {\ntimeout 300ms\n}\naudience %s\n}\nreverse_proxy {{BACKEND}}\n}\n", n, issuerOf(n), audience)
+		fmt.Fprintf(&site, "handle /%d {\ndpop {\nissuer %s {\ntimeout 1s\n}\naudience %s\n}\nreverse_proxy {{BACKEND}}\n}\n", n, issuerOf(n), audience)
 	}
 	g := serve(t, setup{site: site.String() + saysWhy})
 	for n, row := range rows {
