@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
@@ -58,8 +57,6 @@ func newInspected(t *testing.T, optional bool, nonces inspect.Nonces) *inspected
 	if err := os.WriteFile(file, keys, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
-	t.Cleanup(cancel)
 	s.handler = &Handler{
 		Mode:      ModeStrict,
 		Issuers:   []*Issuer{{Issuer: "https://sso.example.com", JWKSFile: file}},
@@ -70,7 +67,7 @@ func newInspected(t *testing.T, optional bool, nonces inspect.Nonces) *inspected
 	if optional {
 		s.handler.Mode = ModeOptional
 	}
-	if err := s.handler.Provision(ctx); err != nil {
+	if err := s.handler.Provision(newContext(t)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.handler.Cleanup() })

@@ -280,8 +280,6 @@ func isZero(value jose.Value) bool {
 
 // fuzzed is a handler at a fixed time, whose replay store is off.
 func fuzzed(f *testing.F, mode Mode, keys string) *Handler {
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
-	f.Cleanup(cancel)
 	h := &Handler{
 		Mode:         mode,
 		Issuers:      []*Issuer{{Issuer: "https://issuer.example", JWKSFile: keys}},
@@ -289,7 +287,7 @@ func fuzzed(f *testing.F, mode Mode, keys string) *Handler {
 		ReplayRaw:    json.RawMessage(`{"store":"off"}`),
 		ClaimHeaders: []ClaimHeader{{"X-User", "sub"}},
 	}
-	if err := h.Provision(ctx); err != nil {
+	if err := h.Provision(newContext(f)); err != nil {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { _ = h.Cleanup() })
