@@ -81,7 +81,6 @@ func TestAttackSecondTokens(t *testing.T) {
 		{"access[token=x", "PHP, php_register_variable_ex: a bracket that is not closed becomes _", "token_in_query"},
 		{"access%5Btoken=x", "PHP, php_register_variable_ex: a bracket that is not closed becomes _", "token_in_query"},
 		{"access_token%00a=x", "PHP, php_register_variable_ex: not binary safe", "token_in_query"},
-		// BUG: these get through, see isAccessToken in credentials.go.
 		{"access_token%00%zz=x", "PHP, php_url_decode leaves what is no escape", "token_in_query"},
 		{"access%5Ftoken[%zz]=x", "PHP, php_url_decode leaves what is no escape", "token_in_query"},
 		{"%u0061ccess_token=x", "ASP.NET, HttpUtility.UrlDecode", "token_in_query"},
