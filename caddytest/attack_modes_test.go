@@ -128,6 +128,29 @@ func TestAttackRoutes(t *testing.T) {
 	}
 }
 
+// An upgrade to h2c opens a tunnel behind which no request would be looked at, and a
+// proxy may pass it on (h2c smuggling, Bishop Fox 2020): not with good credentials
+// either, in no mode, however it is spelt.
+func TestAttackUpgradesToH2C(t *testing.T) {
+	for _, mode := range []string{"strict", "optional", "report"} {
+		g := attacked(t, "mode "+mode)
+		for _, upgrade := range []string{"h2c", "H2C", "h2c, h2c", "websocket, h2c", "\th2c ,", "x\r\nUpgrade: h2c"} {
+			token, proof := fresh(t, "GET", g.url+"/")
+			answers := exchange(t, g, "GET / HTTP/1.1\r\nHost: 127.0.0.1:"+g.port+"\r\nAuthorization: DPoP "+token+"\r\nDPoP: "+proof+
+				"\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: "+upgrade+"\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n")
+			if len(answers) != 1 {
+				t.Fatalf("%s, %q: %d answers", mode, upgrade, len(answers))
+			}
+			for _, got := range peek(g.backend) {
+				if strings.Contains(strings.ToLower(strings.Join(got.header["Upgrade"], ",")), "h2c") || got.header["Http2-Settings"] != nil {
+					t.Errorf("%s, %q: the backend got %v", mode, upgrade, got.header)
+				}
+			}
+			g.because(t, answers[0], isAccepted)
+		}
+	}
+}
+
 // What is refused makes no upgrade: not to a WebSocket, and not by its method.
 func TestAttackUpgrades(t *testing.T) {
 	g := attacked(t, "")

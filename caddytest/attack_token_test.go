@@ -239,6 +239,21 @@ func TestAttackTokens(t *testing.T) {
 	}
 }
 
+// What one handler accepts of an issuer's algorithms, and has remembered, another that
+// accepts fewer does not (RFC 8725 §3.1).
+func TestAttackAlgorithmsOfOneIssuer(t *testing.T) {
+	site := func(path, settings string) string {
+		return "handle " + path + " {\ndpop {\nissuer " + issuer.URL + " {\n" + settings + "\n}\naudience " + audience + "\n}\nreverse_proxy {{BACKEND}}\n}\n"
+	}
+	g := serve(t, setup{site: site("/any", "algorithms ES256 RS256") + site("/rsa", "algorithms RS256") + saysWhy})
+	token := accessToken(t, nil)
+	for _, row := range []struct{ path, reason string }{{"/rsa", "token_algorithm"}, {"/any", isAccepted}, {"/rsa", "token_algorithm"}, {"/any", isAccepted}} {
+		url := g.url + row.path
+		a := call{url: url, header: credentials(token, dpop(t, "GET", url, token, nil))}.send(t)
+		g.because(t, a.Response, row.reason)
+	}
+}
+
 // swapped has upper case for lower, and lower for upper.
 func swapped(text string) string {
 	return strings.Map(func(r rune) rune {
