@@ -1,7 +1,10 @@
 package caddydpop
 
 import (
+	"context"
 	"fmt"
+	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -9,7 +12,7 @@ import (
 )
 
 func init() {
-	caddy.RegisterModule(new(App))
+	caddy.RegisterModule(newApp())
 }
 
 // App is the companion of the handlers of one configuration. It needs no
@@ -20,17 +23,20 @@ type App struct {
 	memory    *MemoryReplay // nil: no handler uses the memory store
 	others    bool          // whether any uses another store
 	bypassing bool          // whether proofs may be accepted without the memory store
+	bypassed  chan struct{} // closed once that is noted: see bypass
 	nonceKeys nonceKeys
 
 	starts []func() (stop func(), err error)
 	stops  []func()
 }
 
+func newApp() *App { return &App{bypassed: make(chan struct{})} }
+
 // CaddyModule returns the Caddy module information.
 func (*App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
 		ID:  "dpop",
-		New: func() caddy.Module { return new(App) },
+		New: func() caddy.Module { return newApp() },
 	}
 }
 
@@ -67,18 +73,53 @@ func (a *App) agree(m *MemoryReplay) error {
 	return nil
 }
 
-// bypass tells the memory store of the configuration before, if it had one, that
-// this one accepts proofs without it: what is in its file is then not all that was
-// accepted, if a later configuration goes back to it.
+// bypassers are how many configurations accept proofs without the memory store: at
+// most the one that serves, and the one that is to follow it.
+var bypassers atomic.Int32
+
+// bypass tells the memory store, of the configuration before or of this one, that
+// proofs are accepted without it by the other of the two: what is in its file is
+// then not all that was accepted, if a later configuration goes back to it.
 func (a *App) bypass() error {
-	a.bypassing = a.others && a.memory == nil
-	if !a.bypassing {
-		return nil
+	if a.bypassing = a.others && a.memory == nil; a.bypassing {
+		bypassers.Add(1)
 	}
-	if err := eachMemory((*replay.Memory).Suspend); err != nil {
-		return fmt.Errorf("noting in the file of accepted proofs that others will be accepted without it: %w", err)
+	if bypassers.Load() > 0 {
+		if err := eachMemory((*replay.Memory).Suspend); err != nil {
+			return fmt.Errorf("noting in the file of accepted proofs that others are accepted without it: %w", err)
+		}
 	}
+	close(a.bypassed)
 	return nil
+}
+
+// awaitBypass waits until a proof may be accepted without the memory store, and
+// reports whether it may. Caddy may serve by a configuration before its companion
+// has started; and then the load may fail, or the process be killed, before
+// the store of the configuration before knows of what was accepted.
+func (a *App) awaitBypass(ctx context.Context) bool {
+	select {
+	case <-a.bypassed:
+		return true
+	default:
+	}
+	needed := false
+	_ = eachMemory(func(*replay.Memory) error {
+		needed = true
+		return nil
+	})
+	if !needed {
+		return true
+	}
+	const patience = 10 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	select {
+	case <-a.bypassed:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // Cleanup implements caddy.CleanerUpper. Here no request is served by this
@@ -88,6 +129,8 @@ func (a *App) Cleanup() error {
 	if !a.bypassing {
 		return nil
 	}
+	a.bypassing = false
+	bypassers.Add(-1)
 	return eachMemory(func(m *replay.Memory) error {
 		m.Resume()
 		return nil

@@ -39,7 +39,7 @@ func newBench(b *testing.B, algorithm string, change func(*Handler)) *bench {
 	if err := os.WriteFile(keys, fmt.Appendf(nil, `{"keys":[%s]}`, s.issuer.Public), 0o600); err != nil {
 		b.Fatal(err)
 	}
-	ctx := contextOfNothing(b)
+	ctx := newContext(b)
 	s.handler = &Handler{
 		Issuers:   []*Issuer{{Issuer: "https://sso.example.com", JWKSFile: keys}},
 		Audiences: []string{"https://api.example.com"},

@@ -71,7 +71,7 @@ func newInspected(t *testing.T, optional bool, nonces inspect.Nonces, settings .
 	for _, set := range settings {
 		set(s.handler)
 	}
-	if err := s.handler.Provision(contextOfNothing(t)); err != nil {
+	if err := s.handler.Provision(newContext(t)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.handler.Cleanup() })

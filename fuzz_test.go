@@ -287,7 +287,7 @@ func fuzzed(f *testing.F, mode Mode, keys string) *Handler {
 		ReplayRaw:    json.RawMessage(`{"store":"off"}`),
 		ClaimHeaders: []ClaimHeader{{"X-User", "sub"}},
 	}
-	if err := h.Provision(contextOfNothing(f)); err != nil {
+	if err := h.Provision(newContext(f)); err != nil {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { _ = h.Cleanup() })

@@ -154,6 +154,7 @@ type Handler struct {
 	nonces       nonces
 	store        replay.Store
 	storeName    string
+	companion    *App // nil: the store is the memory store, which itself waits for its start
 	demands      token.Demands
 	upstream     UpstreamToken
 	claimHeaders []ClaimHeader // with canonical names
@@ -323,6 +324,7 @@ func (h *Handler) provisionReplay(ctx caddy.Context) error {
 			return err
 		}
 		companion.others = true
+		h.companion = companion
 	}
 	h.cleanup = append(h.cleanup, h.store.Retain(h.lifetimes()))
 	if _, off := h.store.(noStore); off && h.nonces.mode != NonceRequired {

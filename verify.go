@@ -209,6 +209,9 @@ func (h *Handler) record(ctx context.Context, req *request, use replay.Use) *fai
 			return nil
 		}
 	}
+	if h.companion != nil && !h.companion.awaitBypass(ctx) {
+		return failure.New(failure.ReplayUnavailable, "whether the DPoP proof was used before cannot be told at the moment: this server is starting")
+	}
 	if err := h.store.Record(ctx, use); err != nil {
 		return h.notRecorded(err, use)
 	}

@@ -61,6 +61,7 @@ func TestAttackIdentityHeaders(t *testing.T) {
 		{"report, accepted without the claim", "{{DPOP}} mode report; claim_header X-User sub" + proxy, without, ""},
 		{"the second handler alone has it", "{{DPOP}}\nroute {\n{{DPOP}} claim_header X-User sub" + proxy + "\n}", without, ""},
 		{"the first handler alone has it", "{{DPOP}} claim_header X-User sub\nroute {\n{{DPOP}}" + proxy + "\n}", without, ""},
+		{"the second handler's claim is not there", "{{DPOP}} claim_header X-User sub\nroute {\n{{DPOP}} claim_header X-User none" + proxy + "\n}", proven, ""},
 		{"the second handler refuses", "{{DPOP}} claim_header X-User sub\nroute {\n{{DPOP}} require_scope none" + proxy + "\n}" + errorRoute, proven, ""},
 		{"the token is not passed on", "{{DPOP}} upstream_token none; claim_header X-User sub" + proxy, without, ""},
 		{"the credentials are passed on", "{{DPOP}} upstream_token dpop; claim_header X-User sub" + proxy, without, ""},

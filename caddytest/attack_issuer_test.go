@@ -105,6 +105,7 @@ func TestAttackIssuers(t *testing.T) {
 		{"no keys", "RFC 7517 §5.1", good, `{}`, ec, unavailable},
 		{"keys null", "RFC 7517 §5.1", good, `{"keys":null}`, ec, unavailable},
 		{"keys an object", "RFC 7517 §5.1", good, `{"keys":{"a":` + key(ec, "") + `}}`, ec, unavailable},
+		{"keys twice", "RFC 8259 §4: nobody knows which are meant", good, `{"keys":[` + key(rsaKey, "") + `],"keys":[` + key(ec, "") + "]}", ec, unavailable},
 		{"one key, not in a set", "RFC 7517 §5", good, key(ec, ""), ec, unavailable},
 		{"101 keys", "the cost of looking through them", good, set(others...), ec, unavailable},
 		{"a set of more than 512 KiB", "unbounded reading", good, `{"keys":[` + key(ec, "") + `],"x":"` + repeat("x", 512<<10) + `"}`, ec, unavailable},

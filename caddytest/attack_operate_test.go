@@ -129,6 +129,21 @@ func logLines(t *testing.T, file string) []string {
 	return strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
 }
 
+// A token in the query is one that somebody may still use: of the target, the
+// plugin's own lines have the path alone (RFC 6750 §5.3).
+func TestAttackLogsHoldNoQuery(t *testing.T) {
+	g := attacked(t, "")
+	secret := "zq" + rand.Text()
+	c := good(t, g.url+"/?access_token="+secret)
+	g.because(t, c.send(t).Response, "token_in_query")
+	await(t, g.logs, func(e entry) bool { return e["reason"] == "token_in_query" })
+	for _, line := range logLines(t, g.logs) {
+		if strings.Contains(line, "http.handlers.dpop") && strings.Contains(line, secret) {
+			t.Errorf("logged %s", line)
+		}
+	}
+}
+
 // What a client chooses is cut short in the log: nobody fills a disk with one
 // request (CWE-779).
 func TestAttackLongLogLines(t *testing.T) {

@@ -237,6 +237,14 @@ func TestAttackNonces(t *testing.T) {
 		handle /own {
 			{{DPOP}} nonce required {; per_process; }
 			reverse_proxy {{BACKEND}}
+		}
+		handle /unrecorded_on_skew {
+			{{DPOP}} nonce on_skew {; lifetime 1m; secret "` + secret + `"; }; replay off
+			reverse_proxy {{BACKEND}}
+		}
+		handle /own_on_skew {
+			{{DPOP}} nonce on_skew {; per_process; }
+			reverse_proxy {{BACKEND}}
 		}` + saysWhy})
 	ours := nonce.Keys{nonce.KeyOf(secret)}
 	now := time.Now()
@@ -299,6 +307,13 @@ func TestAttackNonces(t *testing.T) {
 		{"in the header of the proof", "/required", func(_ call, proof *[]option) { *proof = append(*proof, member("nonce", strconv.Quote(good))) }, "nonce_missing"},
 		{"in another case", "/required", func(_ call, proof *[]option) { *proof = append(*proof, claim("NONCE", strconv.Quote(good))) }, "nonce_missing"},
 		{"of the secret, where the key is the process's own", "/own", func(_ call, proof *[]option) { *proof = append(*proof, claim("nonce", strconv.Quote(good))) }, "nonce_wrong"},
+		{"of another process, beside a good iat: it may be of this one, before its start", "/own_on_skew", func(_ call, proof *[]option) { *proof = append(*proof, claim("nonce", strconv.Quote(good))) }, "nonce_wrong"},
+		{"too old, beside a good iat", "/unrecorded_on_skew", func(_ call, proof *[]option) {
+			*proof = append(*proof, claim("nonce", strconv.Quote(issue(-30*time.Minute))))
+		}, isAccepted},
+		{"so old that its use may be forgotten, beside a good iat", "/unrecorded_on_skew", func(_ call, proof *[]option) {
+			*proof = append(*proof, claim("nonce", strconv.Quote(issue(-2*time.Hour))))
+		}, "nonce_expired"},
 		{"good, but the proof used before", "/required", func(_ call, proof *[]option) {
 			*proof = append(*proof, claim("nonce", strconv.Quote(good)), claim("jti", `"used before"`))
 			token := key.boundTo(t)

@@ -16,6 +16,7 @@ func TestTwoHandlers(t *testing.T) {
 		{"nested", "{{DPOP}}\nroute {\n{{DPOP}} claim_header X-User sub\nreverse_proxy {{BACKEND}}\n}", 200, "user-1"},
 		{"the second is stricter", "{{DPOP}}\nroute {\n{{DPOP}} public_url https://other.example\nreverse_proxy {{BACKEND}}\n}", 401, ""},
 		{"the first has rewritten the credentials", "{{DPOP}} upstream_token none\nroute {\n{{DPOP}}\nreverse_proxy {{BACKEND}}\n}", 200, ""},
+		{"the first records nothing", "{{DPOP}} replay off\nroute {\n{{DPOP}}\nreverse_proxy {{BACKEND}}\n}", 200, ""},
 		{"the second reports", "{{DPOP}}\nroute {\n{{DPOP}} mode report; public_url https://other.example\nreverse_proxy {{BACKEND}}\n}", 200, ""},
 		{"three", "{{DPOP}}\nroute {\n{{DPOP}}\n{{DPOP}}\nreverse_proxy {{BACKEND}}\n}", 200, ""},
 		{"the second reports, and leaves the first's claims", "{{DPOP}} claim_header X-User sub\nroute {\n{{DPOP}} mode report; public_url https://other.example; claim_header X-User sub\nreverse_proxy {{BACKEND}}\n}", 200, "user-1"},

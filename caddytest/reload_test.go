@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -18,6 +19,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/caddy-dpop/caddy-dpop/replay"
 )
 
 // admin posts to Caddy's admin API.
@@ -371,6 +374,39 @@ func TestStoreBypassedByAFailedLoad(t *testing.T) {
 	unused.send(t).expect(t, 503)
 	restartedStore()
 	good(t, g.url+"/").send(t).expect(t, 200)
+}
+
+// A configuration whose store has a file, but that fails to load, leaves behind it a
+// file that does not pass for all: the one that goes on accepts proofs without it.
+func TestStoreOfAFailedLoad(t *testing.T) {
+	const site = "{{DPOP}} replay %s\nreverse_proxy {{BACKEND}}"
+	g := serve(t, setup{alone: true, site: fmt.Sprintf(site, "off")})
+	taken, err := net.Listen("tcp", "127.0.0.1:0") // where the other cannot listen
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	file := filepath.Join(t.TempDir(), "proofs")
+	bad := setup{alone: true, site: fmt.Sprintf(site, "memory {; persist "+file+";}") + "\n}\nhttp://" + taken.Addr().String() + " {\nbind 127.0.0.1"}
+	for range 20 { // apps start in any order
+		if status, text := g.post(t, g.config(t, bad)); status == 200 {
+			t.Fatalf("loaded: %s", text)
+		}
+		if _, err := os.Stat(file); err == nil {
+			break
+		}
+	}
+	good(t, g.url+"/").send(t).expect(t, 200)
+	restarted := replay.NewMemory(10)
+	restored, release, err := restarted.Persist(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer restarted.Close()
+	defer release()
+	if restored.Lost == nil {
+		t.Error("the file passes for all that was accepted")
+	}
 }
 
 func TestStoreIsBounded(t *testing.T) {

@@ -73,6 +73,7 @@ func TestForwardedHeaders(t *testing.T) {
 		{"untrusted: the site's own scheme does", "", "", proto("https"), "http://SELF/orders", 200},
 		{"untrusted: several values are none of our business", "", "", proto("https", "http"), "http://SELF/orders", 200},
 		{"untrusted: host does not count", "", "forwarded_host", host("evil.example"), evil, 401},
+		{"untrusted: host alone does not count", "", "forwarded_host", host("evil.example"), "http://evil.example/orders", 401},
 		{"trusted: proto counts", trust, "", proto("https"), "https://SELF/orders", 200},
 		{"trusted: in capitals", trust, "", proto("HTTPS"), "https://SELF/orders", 200},
 		{"trusted: the site's own scheme does not", trust, "", proto("https"), "http://SELF/orders", 401},

@@ -11,9 +11,10 @@ import (
 
 // persistence is where a Memory's records are kept besides.
 type persistence struct {
-	mu       sync.Mutex
-	files    []*persistentFile          // those in use, or the last one that was
-	journals atomic.Pointer[[]*journal] // of the files
+	mu        sync.Mutex
+	files     []*persistentFile          // those in use, or the last one that was
+	journals  atomic.Pointer[[]*journal] // of the files
+	suspended bool                       // see Suspend
 }
 
 // persistentFile is a file, or stands for having none.
@@ -86,6 +87,9 @@ func (m *Memory) open(file *persistentFile) (lost, err error) {
 		return nil, err
 	}
 	file.journal = j
+	if lost == nil && m.persistence.suspended && j.header.Start != 0 {
+		lost = errLeft // since it was closed
+	}
 	state, start := partOfIt, m.start.Load()
 	switch {
 	case m.hasBegun():
@@ -126,6 +130,9 @@ func (m *Memory) join(file *persistentFile, state journalState, start int64) err
 		if err := m.copyTo(j); err != nil {
 			return err
 		}
+	}
+	if m.persistence.suspended {
+		return j.leave()
 	}
 	return j.complete(start)
 }
@@ -184,12 +191,13 @@ func (m *Memory) remove(file *persistentFile) {
 }
 
 // Suspend says that from now on proofs are accepted that the store is not told of,
-// as by another store: what its files have is not all. It fails if that cannot be
-// written.
+// as by another store: what its files have is not all, nor what those have that it
+// is yet to open. It fails if that cannot be written.
 func (m *Memory) Suspend() error {
 	p := &m.persistence
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.suspended = true
 	var errs []error
 	for _, j := range p.all() {
 		errs = append(errs, j.leave())
@@ -204,6 +212,7 @@ func (m *Memory) Resume() {
 	p := &m.persistence
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.suspended = false
 	if !m.hasBegun() {
 		return
 	}

@@ -613,6 +613,50 @@ func TestPersistSuspended(t *testing.T) {
 	}
 }
 
+// Where another store is in use when this one comes, a file that was in order does
+// not say what that has accepted: not before it is gone, nor if it goes on alone.
+func TestPersistSuspendedFromTheBeginning(t *testing.T) {
+	for _, resume := range []bool{false, true} {
+		c, path := newClock(), newPath(t)
+		m, _ := persisted(t, c, path, short)
+		c.advance(2 * time.Second)
+		record(t, m, use(1, c.now().Unix()), nil)
+		closed(t, m)
+		c.advance(time.Second)
+		elsewhere := use(2, c.now().Unix())
+
+		m = newMemory(1<<30, c.now)
+		m.Retain(short)
+		if err := m.Suspend(); err != nil {
+			t.Fatal(err)
+		}
+		restored, _, err := m.Persist(path)
+		if err != nil || !errors.Is(restored.Lost, errLeft) {
+			t.Fatalf("%+v, %v", restored, err)
+		}
+		record(t, m, elsewhere, ErrBeforeStart)
+		record(t, m, use(1, epoch+2), ErrReplayed) // the file has it
+		c.advance(time.Second)
+		meanwhile := use(3, c.now().Unix())
+		record(t, m, use(4, c.now().Unix()), nil)
+		if resume {
+			m.Resume()
+			record(t, m, meanwhile, ErrBeforeStart)
+		}
+		c.advance(time.Second)
+		after := killed(t, path)
+		closed(t, m)
+		for _, path := range []string{path, after} {
+			again, restored := persisted(t, c, path, short)
+			if resume != (restored.Lost == nil) || !resume && !errors.Is(restored.Lost, errLeft) {
+				t.Errorf("resumed %v: %+v", resume, restored)
+			}
+			record(t, again, meanwhile, ErrBeforeStart)
+			record(t, again, use(4, epoch+4), ErrReplayed)
+		}
+	}
+}
+
 // One that cannot be written cannot say so.
 func TestPersistSuspendedOnAFullDisk(t *testing.T) {
 	c, path := newClock(), newPath(t)

@@ -145,3 +145,12 @@ func TestClockErrorIsSaidInSeconds(t *testing.T) {
 		}
 	}
 }
+
+// Stores count with the time of any iat: none may wrap.
+func TestTimeOfAnyNumber(t *testing.T) {
+	for iat, want := range map[string]int64{"1e300": 1 << 40, "9223372036854775807": 1 << 40, "-1e300": 0, "-1": 0, "1700000000.999": 1700000000} {
+		if got := at(t, iat).Time().Unix(); got != want {
+			t.Errorf("iat %s is at %d, want %d", iat, got, want)
+		}
+	}
+}
