@@ -145,7 +145,7 @@ func (p *Parsed) Claims() jose.Object { return p.jws.Claims }
 func (p *Parsed) CheckType() *failure.Failure {
 	typ, _ := p.jws.Header.Get("typ")
 	if text, ok := typ.Text(); !ok || !jose.MediaTypeIs(text, "dpop+jwt") {
-		return failure.New(failure.ProofType, "the typ of the DPoP proof is not dpop+jwt")
+		return failure.New(failure.ProofType, "the typ of the DPoP proof is not dpop+jwt", found(text))
 	}
 	return nil
 }
@@ -164,13 +164,19 @@ func (p *Parsed) Algorithm(allowed jose.Algorithms) (*jose.Algorithm, *failure.F
 	name, _ := alg.Text()
 	algorithm := allowed.Find(name)
 	if algorithm == nil {
-		return nil, algorithmNotAllowed(allowed)
+		return nil, algorithmNotAllowed(allowed, name)
 	}
 	return algorithm, nil
 }
 
-func algorithmNotAllowed(allowed jose.Algorithms) *failure.Failure {
-	return failure.New(failure.ProofAlgorithm, "the alg of the DPoP proof is not one of "+strings.Join(allowed.Names(), " "))
+func algorithmNotAllowed(allowed jose.Algorithms, name string) *failure.Failure {
+	return failure.New(failure.ProofAlgorithm, "the alg of the DPoP proof is not one of "+strings.Join(allowed.Names(), " "), found(name))
+}
+
+// found tells the operator of a short text that the client chose.
+func found(text string) failure.Detail {
+	const enough = 32
+	return failure.Detail{Name: "found", Value: text[:min(len(text), enough)]}
 }
 
 // Key is check 7, and what check 6 needs: jwk holds a public key.
@@ -321,7 +327,7 @@ func (p *Proof) CheckTarget(method string, urls []URI) *failure.Failure {
 func (p *Proof) CheckMethod(method string) *failure.Failure {
 	if p.method != method {
 		return failure.New(failure.ProofMethod, "the htm of the DPoP proof is not the method of the request",
-			failure.Detail{Name: "expected", Value: method}, failure.Detail{Name: "found", Value: p.method[:min(len(p.method), 32)]})
+			failure.Detail{Name: "expected", Value: method}, found(p.method))
 	}
 	return nil
 }

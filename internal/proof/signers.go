@@ -48,7 +48,7 @@ func (s *Signers) find(header string) (signedBy, bool) {
 // allowedBy is check 5 for a header that is known.
 func (s signedBy) allowedBy(allowed jose.Algorithms) *failure.Failure {
 	if allowed.Find(s.algorithm.Name) == nil {
-		return algorithmNotAllowed(allowed)
+		return algorithmNotAllowed(allowed, s.algorithm.Name)
 	}
 	return nil
 }
