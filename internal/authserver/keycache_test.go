@@ -2,6 +2,7 @@ package authserver
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"net/http"
 	"sync"
@@ -376,5 +377,24 @@ func TestServing(t *testing.T) {
 	clock.set(72 * time.Hour)
 	if set, err := c.Serving(t.Context()); err == nil {
 		t.Errorf("served %v after its time", set)
+	}
+}
+
+// A set that came while other roots were trusted serves no more: whoever they vouched
+// for chose its keys. Where it cannot be fetched anew, there is none.
+func TestSetOfOtherRoots(t *testing.T) {
+	set, err := ParseKeySet([]byte(`{"keys":[]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots, failed := x509.NewCertPool(), error(nil)
+	c := NewKeyCache(func(context.Context) (*KeySet, time.Duration, error) { return set, time.Hour, failed }, func() *x509.CertPool { return roots })
+	defer c.Close()
+	if _, err := c.Serving(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	roots, failed = x509.NewCertPool(), errors.New("whom the new roots do not vouch for")
+	if _, err := c.Serving(t.Context()); !errors.Is(err, failed) {
+		t.Errorf("with other roots: %v", err)
 	}
 }

@@ -74,6 +74,12 @@ func NewPrivateKey(algorithm *Algorithm, signer crypto.Signer) (*PrivateKey, err
 
 // publicJWK writes a public key as a JWK, and reads it as a client's would be.
 func publicJWK(public any) (json.RawMessage, *Key, error) {
+	// jwx panics over a coordinate that is larger than the curve's.
+	if ec, ok := public.(*ecdsa.PublicKey); ok {
+		if _, err := ec.ECDH(); err != nil {
+			return nil, nil, errors.New("not a point on a known curve")
+		}
+	}
 	members, err := jwk.FromRaw(public)
 	if err != nil {
 		return nil, nil, err
