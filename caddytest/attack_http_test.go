@@ -164,11 +164,11 @@ func TestAttackRequestsAsBytes(t *testing.T) {
 
 		// Size and number.
 		{"expecting something else than to go on", "RFC 9110 §10.1.1", good + "Expect: x\n" + end, []string{byServer}},
-		{"500 fields", "SPEC section 4", good + strings.Repeat("X-A: 1\n", 500) + end, []string{isAccepted}},
+		{"500 fields", "SECURITY.md", good + strings.Repeat("X-A: 1\n", 500) + end, []string{isAccepted}},
 		{"100,000 fields", "RFC 6585 §5", good + strings.Repeat("X-A: 1\n", 100_000) + end, []string{byServer}},
-		{"a token of more than 16 KiB", "SPEC section 4", line + "Authorization: DPoP " + strings.Repeat("a", 16<<10+1) + "\n$dpop\n" + end, []string{"authorization_malformed"}},
-		{"padding of more than 16 KiB", "SPEC section 4", line + "$auth" + strings.Repeat("=", 16<<10) + "\n$dpop\n" + end, []string{"authorization_malformed"}},
-		{"a proof of more than 8 KiB", "SPEC section 4", line + "$auth\nDPoP: " + strings.Repeat("a", 8<<10+1) + "\n" + end, []string{"proof_too_large"}},
+		{"a token of more than 16 KiB", "SECURITY.md", line + "Authorization: DPoP " + strings.Repeat("a", 16<<10+1) + "\n$dpop\n" + end, []string{"authorization_malformed"}},
+		{"padding of more than 16 KiB", "SECURITY.md", line + "$auth" + strings.Repeat("=", 16<<10) + "\n$dpop\n" + end, []string{"authorization_malformed"}},
+		{"a proof of more than 8 KiB", "SECURITY.md", line + "$auth\nDPoP: " + strings.Repeat("a", 8<<10+1) + "\n" + end, []string{"proof_too_large"}},
 	} {
 		t.Run(row.attack+" ("+row.source+")", func(t *testing.T) {
 			token, proof := fresh(t, "GET", g.url+"/orders")

@@ -95,7 +95,7 @@ func TestAttackIssuers(t *testing.T) {
 		{"metadata that unpacks to 64 MiB", "CWE-409", "gzip  ", set(key(ec, "")), ec, unavailable},
 		{"keys in a file", "CWE-918", `{"issuer":"{{I}}","jwks_uri":"file:///etc/passwd"}`, "", ec, unavailable},
 		{"keys by ftp", "CWE-918", `{"issuer":"{{I}}","jwks_uri":"ftp://` + listener + `/"}`, "", ec, unavailable},
-		{"keys by plain http elsewhere", "SPEC section 3", `{"issuer":"{{I}}","jwks_uri":"http://0.0.0.0:` + port + `/"}`, "", ec, unavailable},
+		{"keys by plain http elsewhere", "README, Settings", `{"issuer":"{{I}}","jwks_uri":"http://0.0.0.0:` + port + `/"}`, "", ec, unavailable},
 		{"keys at a URL with user information", "RFC 9110 §4.2.4", `{"issuer":"{{I}}","jwks_uri":"http://a:b@` + listener + `/"}`, "", ec, unavailable},
 		{"keys at no URL", "RFC 8414 §2", `{"issuer":"{{I}}","jwks_uri":"/jwks"}`, "", ec, unavailable},
 		{"keys at a number", "RFC 8414 §2", `{"issuer":"{{I}}","jwks_uri":1}`, "", ec, unavailable},

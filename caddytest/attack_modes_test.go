@@ -38,9 +38,9 @@ func TestAttackDowngrade(t *testing.T) {
 			{"a bound token as PoP", "the scheme of early drafts", http.Header{"Authorization": {"PoP " + bound}}, "scheme_unsupported", "scheme_unsupported"},
 			{"a bound token without scheme", "RFC 9110 §11.4", http.Header{"Authorization": {bound}}, "scheme_unsupported", "scheme_unsupported"},
 			{"a token bound to a certificate as Bearer", "RFC 8705 §3", bearer(accessToken(t, map[string]any{"cnf": map[string]any{"x5t#S256": "x"}})), "bearer_refused", "token_bound"},
-			{"a token with an empty cnf as Bearer", "SPEC section 2", bearer(accessToken(t, map[string]any{"cnf": map[string]any{}})), "bearer_refused", "token_bound"},
-			{"a token with a cnf of false as Bearer", "SPEC section 2", bearer(accessToken(t, map[string]any{"cnf": false})), "bearer_refused", "token_bound"},
-			{"a token with an empty jkt as Bearer", "SPEC section 2", bearer(accessToken(t, map[string]any{"cnf": map[string]any{"jkt": ""}})), "bearer_refused", "token_bound"},
+			{"a token with an empty cnf as Bearer", "README, Modes", bearer(accessToken(t, map[string]any{"cnf": map[string]any{}})), "bearer_refused", "token_bound"},
+			{"a token with a cnf of false as Bearer", "README, Modes", bearer(accessToken(t, map[string]any{"cnf": false})), "bearer_refused", "token_bound"},
+			{"a token with an empty jkt as Bearer", "README, Modes", bearer(accessToken(t, map[string]any{"cnf": map[string]any{"jkt": ""}})), "bearer_refused", "token_bound"},
 			{"a proof as a Bearer token", "RFC 8725 §2.8", bearer(dpop(t, "GET", url, bound, nil)), "bearer_refused", "token_issuer"},
 			{"a token in X-Authorization", "RFC 6750 §2", http.Header{"X-Authorization": {"Bearer " + unbound}}, "no_credentials", "no_credentials"},
 		}

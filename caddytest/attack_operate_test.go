@@ -203,7 +203,7 @@ func TestAttackLongIssuerErrors(t *testing.T) {
 }
 
 // A client makes no series of metrics: there are as many as outcomes, reasons and
-// schemes, whatever is sent (SPEC section 7).
+// schemes, whatever is sent.
 func TestAttackMetricLabels(t *testing.T) {
 	s := startServer(t)
 	g := serve(t, setup{address: "http://:{{PORT}}", site: s.site("name attacked-metrics\nmode optional", "cache 0s")})

@@ -262,8 +262,8 @@ func TestAttackNonces(t *testing.T) {
 		reason                string // where nonces are required, and where iat is an hour off
 	}{
 		{"good", "RFC 9449 §9", good, isAccepted},
-		{"of the future, within the skew of clocks", "SPEC section 4", issue(9 * time.Second), isAccepted},
-		{"of the future", "SPEC section 4", issue(20 * time.Second), "nonce_wrong"},
+		{"of the future, within the skew of clocks", "SECURITY.md", issue(9 * time.Second), isAccepted},
+		{"of the future", "SECURITY.md", issue(20 * time.Second), "nonce_wrong"},
 		{"of the far future", "48 bits of milliseconds", ours.Issue(time.UnixMilli(1<<48 - 1)), "nonce_wrong"},
 		{"too old", "RFC 9449 §8.2", issue(-70 * time.Second), "nonce_expired"},
 		{"of 1970", "Go's zero value", ours.Issue(time.UnixMilli(0)), "nonce_expired"},
@@ -283,7 +283,7 @@ func TestAttackNonces(t *testing.T) {
 		{"in another case", "RFC 4648 §5", swapped(good), "nonce_wrong"},
 		{"twice", "RFC 9449 §8.1", good + good, "nonce_wrong"},
 		{"empty", "Go's zero value", "", "nonce_wrong"},
-		{"of 5,000 characters", "SPEC section 4", strings.Repeat("A", 4000), "nonce_wrong"},
+		{"of 5,000 characters", "SECURITY.md", strings.Repeat("A", 4000), "nonce_wrong"},
 	} {
 		for path, iat := range map[string]int64{"/required": now.Unix(), "/unrecorded": now.Unix(), "/on_skew": now.Unix() - 3600} {
 			t.Run(row.attack+", "+path+" ("+row.source+")", func(t *testing.T) {

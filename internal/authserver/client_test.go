@@ -301,7 +301,7 @@ func TestGetNeedsStatus200(t *testing.T) {
 	}
 }
 
-// RFC 9111 §4.2.1 and §5.2.2, within the bounds of SPEC section 3.
+// RFC 9111 §4.2.1 and §5.2.2, within the bounds of SECURITY.md.
 func TestFreshFor(t *testing.T) {
 	for _, row := range []struct {
 		control []string

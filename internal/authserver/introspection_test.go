@@ -41,7 +41,7 @@ func about(issuerPath, endpoint string) page {
 	}
 }
 
-// SPEC section 3: discovery, as for keys, and never to where it may not lead.
+// By discovery, as for keys, and never to where it may not lead.
 func TestIntrospectionDiscovery(t *testing.T) {
 	good := fixed(`{"active":true}`)
 	for _, row := range []struct {
@@ -507,7 +507,7 @@ func TestInactiveEndsWhatIsRemembered(t *testing.T) {
 	}
 }
 
-// SPEC section 3: never past exp.
+// Never past exp.
 func TestRememberedEndsWithTheToken(t *testing.T) {
 	for exp, lasts := range map[string]time.Duration{
 		"1700000005": 5 * time.Second, "1700000005.25": 5250 * time.Millisecond, "1700003600": time.Minute, // maxAge

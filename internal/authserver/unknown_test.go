@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// SPEC section 3: "refetched for unknown key ids at most every 10 seconds an
+// "Refetched for unknown key ids at most every 10 seconds an
 // issuer (other fetches do not count). Until an unknown key id could be looked
 // up, its token is 503 with Retry-After; once a fetch has shown it absent, 401."
 

@@ -11,7 +11,7 @@ const (
 	why  = `error_description="what failed"`
 )
 
-// TestAnswers is the table of SPEC section 5, by reason, scheme and mode.
+// TestAnswers is what clients get (README), by reason, scheme and mode.
 func TestAnswers(t *testing.T) {
 	dpop := func(code string) string { return `DPoP error="` + code + `", ` + why + `, ` + algs }
 	bearer := func(code string) string { return `Bearer error="` + code + `", ` + why }

@@ -108,7 +108,7 @@ func (s signer) header() string {
 // claims are those of a good proof, for the token of this name.
 var claims = `{"jti":"id-1","htm":"GET","htu":"https://api.example.com/things","iat":1700000000,"ath":"` + TokenHash("token") + `"}`
 
-// defaults are the algorithms that SPEC section 3 allows by default.
+// defaults are the algorithms that are allowed by default.
 func defaults(t *testing.T) jose.Algorithms {
 	t.Helper()
 	var set jose.Algorithms
@@ -474,7 +474,7 @@ func TestVerifyBoundsSize(t *testing.T) {
 }
 
 func TestDescriptionsHoldNothingOfTheProof(t *testing.T) {
-	// SPEC section 5: a description never repeats a client's input.
+	// A description never repeats a client's input.
 	const mark = "zxq7"
 	s := signers()["ES256"]
 	proofs := []string{

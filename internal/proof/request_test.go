@@ -102,7 +102,7 @@ func TestCheckRequest(t *testing.T) {
 }
 
 func TestCheckRequestTakesAnyOfTheURLs(t *testing.T) {
-	// SPEC section 3: public_url may be several.
+	// The setting public_url may be several.
 	s := signers()["EdDSA"]
 	p, f := Verify(s.sign(t, s.header(), claims), defaults(t))
 	if f != nil {

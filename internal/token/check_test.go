@@ -229,7 +229,7 @@ func TestCheckAudience(t *testing.T) {
 	})
 }
 
-// The operator is told by how many seconds a clock is off (SPEC section 7), and
+// The operator is told by how many seconds a clock is off, and
 // which audience was expected.
 func TestCheckDetails(t *testing.T) {
 	for _, row := range []struct {

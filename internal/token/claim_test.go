@@ -51,7 +51,7 @@ func TestClaim(t *testing.T) {
 	}
 }
 
-// SPEC section 7 for the user; RFC 9068 §2.2 for the client.
+// sub, else client_id, for the user; RFC 9068 §2.2 for the client.
 func TestSubjectAndClientID(t *testing.T) {
 	for _, row := range []struct{ claims, subject, client string }{
 		{`{"sub":"alice","client_id":"app","azp":"other"}`, "alice", "app"},

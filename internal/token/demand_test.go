@@ -57,7 +57,7 @@ func TestDemands(t *testing.T) {
 		{"no auth_time", Demands{MaxAuthAge: time.Minute}, `{"iat":1700000000}`, failure.AuthenticationOld, "max_age=60"},
 		{"auth_time, a string", Demands{MaxAuthAge: time.Minute}, `{"auth_time":"1700000000"}`, failure.AuthenticationOld, "max_age=60"},
 
-		// SPEC section 4: if both fail, the answer is the acr's, with scope
+		// if both fail, the answer is the acr's, with scope
 		{"acr and scope", Demands{ACR: []string{"gold"}, Scopes: []string{"a"}}, `{}`, failure.AuthenticationWeak, "acr_values=gold scope=a"},
 		{"age and scope", Demands{ACR: []string{"gold"}, MaxAuthAge: time.Minute, Scopes: []string{"a"}}, `{"acr":"gold","auth_time":0}`,
 			failure.AuthenticationOld, "acr_values=gold max_age=60 scope=a"},
