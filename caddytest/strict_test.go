@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-dpop/caddy-dpop/internal/devissuer"
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
 )
 
@@ -268,13 +269,18 @@ func TestReplayAtOnce(t *testing.T) {
 
 // The line of the log alone tells a refused token from what is expected.
 func TestLogOfRefusedTokens(t *testing.T) {
-	g := serve(t, setup{site: "dpop {\nissuer " + issuer.URL + " {\nalgorithms ES256\n}\naudience " + audience + "\n}\nreverse_proxy {{BACKEND}}"})
+	own, err := devissuer.Start(algorithm("ES256"), audience) // whom nobody has asked for a key yet
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(own.Stop)
+	g := serve(t, setup{site: "dpop {\nissuer " + own.URL + " {\nalgorithms ES256\n}\naudience " + audience + "\n}\nreverse_proxy {{BACKEND}}"})
 	stranger, err := jose.Generate(algorithm("ES256"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	sign := func(header map[string]any) string {
-		text, err := stranger.Sign(header, issuer.Claims("client-1"))
+		text, err := stranger.Sign(header, own.Claims("client-1"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -284,14 +290,14 @@ func TestLogOfRefusedTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := rsa.Sign(map[string]any{"typ": "at+jwt"}, issuer.Claims("client-1"))
+	other, err := rsa.Sign(map[string]any{"typ": "at+jwt"}, own.Claims("client-1"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, row := range []struct{ token, reason, expected, found string }{
-		{accessToken(t, map[string]any{"iss": issuer.URL + "/"}), "token_issuer", issuer.URL, issuer.URL + "/"},
-		{accessToken(t, map[string]any{"iss": nil}), "token_issuer", issuer.URL, ""},
-		{accessToken(t, map[string]any{"aud": []string{"a", "b"}}), "token_audience", audience, "a b"},
+		{tokenOf(t, own, map[string]any{"iss": own.URL + "/"}), "token_issuer", own.URL, own.URL + "/"},
+		{tokenOf(t, own, map[string]any{"iss": nil}), "token_issuer", own.URL, ""},
+		{tokenOf(t, own, map[string]any{"aud": []string{"a", "b"}}), "token_audience", audience, "a b"},
 		{other, "token_algorithm", "ES256", "PS256"},
 		{sign(map[string]any{"typ": "at+jwt", "kid": "a key of nobody"}), "token_key", "", "a key of nobody"},
 	} {
