@@ -135,7 +135,7 @@ func (c *Client) CloseIdle() {
 // loopback interface or where that is allowed.
 func CheckURL(text string, allowHTTP bool) error {
 	u, err := url.Parse(text)
-	if err != nil || u.Hostname() == "" || u.User != nil || u.Fragment != "" {
+	if err != nil || u.Hostname() == "" || u.User != nil || strings.Contains(text, "#") { // an empty fragment is one
 		return errors.New("not an absolute URL without user information and fragment")
 	}
 	switch {
