@@ -84,13 +84,14 @@ func sign(context.Context, []string) error {
 			return err
 		}
 	}
-	renewed := time.Now()
+	renewed, oldest := time.Now(), 0
 	for n := 0; ; n++ {
 		if time.Since(renewed) > signRenewals {
 			renewed = time.Now()
-			if clients[n%signClients], err = iss.newClient(signClients*signRenewals + time.Minute); err != nil {
+			if clients[oldest%signClients], err = iss.newClient(signClients*signRenewals + time.Minute); err != nil {
 				return err
 			}
+			oldest++
 		}
 		next, err := mixed(address, clients[n%signClients], clients[(n+1)%signClients])
 		if err != nil {
