@@ -103,7 +103,6 @@ func (a *Algorithm) Verify(key *Key, input string, signature []byte) error {
 	if !a.Fits(key) {
 		return errFit
 	}
-	var hashed [sha512.Size]byte
 	ok := false
 	switch public := key.Public.(type) {
 	case *ecdsa.PublicKey:
@@ -111,18 +110,21 @@ func (a *Algorithm) Verify(key *Key, input string, signature []byte) error {
 		if len(signature) != 2*size {
 			return errSignature
 		}
-		var buffer [maxDER]byte
-		ok = ecdsa.VerifyASN1(public, a.digest(hashed[:0], input), appendDER(buffer[:0], signature))
+		// The standard library has both on the heap: in one piece.
+		hashed := a.digest(make([]byte, 0, a.hash.Size()+overheadDER+2*size), input)
+		ok = ecdsa.VerifyASN1(public, hashed, appendDER(hashed, signature)[len(hashed):])
 	case *rsa.PublicKey:
+		hashed := a.digest(nil, input)
 		if a.pss {
 			// RFC 7518 §3.5: the salt is as long as the hash.
 			opts := &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}
-			ok = rsa.VerifyPSS(public, a.hash, a.digest(hashed[:0], input), signature, opts) == nil
+			ok = rsa.VerifyPSS(public, a.hash, hashed, signature, opts) == nil
 		} else {
-			ok = rsa.VerifyPKCS1v15(public, a.hash, a.digest(hashed[:0], input), signature) == nil
+			ok = rsa.VerifyPKCS1v15(public, a.hash, hashed, signature) == nil
 		}
 	case ed25519.PublicKey:
-		ok = ed25519.Verify(public, []byte(input), signature)
+		var buffer [inputBuffer]byte
+		ok = ed25519.Verify(public, append(buffer[:0], input...), signature)
 	}
 	if !ok {
 		return errSignature
@@ -130,9 +132,12 @@ func (a *Algorithm) Verify(key *Key, input string, signature []byte) error {
 	return nil
 }
 
+// inputBuffer is enough for most of what is signed, in bytes.
+const inputBuffer = 2048
+
 // digest appends the hash of what is signed.
 func (a *Algorithm) digest(out []byte, input string) []byte {
-	var buffer [2048]byte // enough for most
+	var buffer [inputBuffer]byte
 	octets := append(buffer[:0], input...)
 	switch a.hash {
 	case crypto.SHA256:
@@ -147,8 +152,8 @@ func (a *Algorithm) digest(out []byte, input string) []byte {
 	}
 }
 
-// maxDER is the size of the largest ECDSA signature in DER: of P-521.
-const maxDER = 3 + 2*(2+67)
+// overheadDER is how much longer an ECDSA signature may become in DER, in bytes.
+const overheadDER = 3 + 2*(2+1)
 
 // appendDER appends an ECDSA signature, r and s at full size, as the DER that the
 // standard library takes: a sequence of two integers (RFC 3279 §2.2.3).

@@ -2,6 +2,7 @@ package proof
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"net/netip"
 	"strings"
@@ -181,12 +182,12 @@ func unescapeUnreserved(component string, table *[256]class) (string, error) {
 			if i+2 >= len(component) {
 				return "", errPath
 			}
-			high, low := unhex(component[i+1]), unhex(component[i+2])
-			if high < 0 || low < 0 {
+			var octet [1]byte
+			if _, err := hex.Decode(octet[:], []byte(component[i+1:i+3])); err != nil {
 				return "", errPath
 			}
 			i += 2
-			c = byte(high<<4 | low)
+			c = octet[0]
 			if unreserved[c] == plain {
 				b.WriteByte(c)
 				continue
@@ -205,18 +206,6 @@ func unescapeUnreserved(component string, table *[256]class) (string, error) {
 		b.WriteByte(upperHex[c&15])
 	}
 	return b.String(), nil
-}
-
-func unhex(c byte) int {
-	switch {
-	case c >= '0' && c <= '9':
-		return int(c - '0')
-	case c >= 'a' && c <= 'f':
-		return int(c-'a') + 10
-	case c >= 'A' && c <= 'F':
-		return int(c-'A') + 10
-	}
-	return -1
 }
 
 // removeDotSegments is RFC 3986 §5.2.4 for a path that begins with a slash.
