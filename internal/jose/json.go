@@ -36,12 +36,16 @@ const maxMembers = 2000
 
 // ParseObject checks and takes apart the JSON object that is the whole of text.
 func ParseObject[T ~string | ~[]byte](text T) (Object, error) {
-	return parseObject(string(text), maxMembers)
+	return parseObject(string(text), maxMembers, new(Room))
 }
+
+// Room is where an object keeps its members, while they are few: on the stack of
+// whoever needs the object for no longer than a call.
+type Room [8]member
 
 // parseObject makes nothing of the text but a list of the members: their names and
 // values are parts of it.
-func parseObject(text string, limit int) (Object, error) {
+func parseObject(text string, limit int, room *Room) (Object, error) {
 	if !utf8.ValidString(text) {
 		return Object{}, errors.New("not valid UTF-8")
 	}
@@ -50,7 +54,7 @@ func parseObject(text string, limit int) (Object, error) {
 	if s.peek() != '{' {
 		return Object{}, errors.New("not a JSON object")
 	}
-	members, err := s.outer()
+	members, err := s.outer(room)
 	if err != nil {
 		return Object{}, err
 	}
@@ -159,10 +163,14 @@ func (v Value) whole() (float64, bool) {
 
 // Object returns the value of a JSON object, and whether it is one.
 func (v Value) Object() (Object, bool) {
+	return v.object(new(Room)) // here, it can be on the stack of who calls
+}
+
+func (v Value) object(room *Room) (Object, bool) {
 	if len(v) == 0 || v[0] != '{' {
 		return Object{}, false
 	}
-	o, err := ParseObject(v)
+	o, err := parseObject(string(v), maxMembers, room)
 	return o, err == nil
 }
 
@@ -264,8 +272,8 @@ func (s *scanner) value(depth int) (Value, error) {
 }
 
 // outer steps over the outermost object, and returns its members.
-func (s *scanner) outer() ([]member, error) {
-	members := make([]member, 0, 8)
+func (s *scanner) outer(room *Room) ([]member, error) {
+	members := room[:0]
 	for more := s.enter('}'); more; {
 		name, err := s.name()
 		if err != nil {
@@ -414,13 +422,12 @@ func (s *scanner) str() (string, error) {
 	if s.peek() != '"' {
 		return "", errSyntax
 	}
-	s.at++
-	start, escaped := s.at, false
-	for s.at < len(s.text) {
-		switch c := s.text[s.at]; {
+	start, escaped := s.at+1, false
+	for at := start; at < len(s.text); at++ {
+		switch c := s.text[at]; {
 		case c == '"':
-			inner := s.text[start:s.at]
-			s.at++
+			s.at = at + 1
+			inner := s.text[start:at]
 			if !escaped {
 				return inner, nil
 			}
@@ -431,11 +438,9 @@ func (s *scanner) str() (string, error) {
 			return unescaped, nil
 		case c == '\\':
 			escaped = true
-			s.at += 2
+			at++
 		case c < 0x20:
 			return "", errSyntax
-		default:
-			s.at++
 		}
 	}
 	return "", errSyntax

@@ -30,16 +30,21 @@ const (
 )
 
 // ParseJWS takes apart a JWS whose payload is a JSON object, as all JWTs are.
-func ParseJWS(compact string) (JWS, error) { return parseJWS(compact, maxClaimMembers, true) }
+func ParseJWS(compact string) (JWS, error) {
+	return parseJWS(compact, maxClaimMembers, true, new(Room))
+}
 
-// ParseSmallJWS is ParseJWS for one with few claims, as a proof is.
-func ParseSmallJWS(compact string) (JWS, error) { return parseJWS(compact, maxHeaderMembers, true) }
+// ParseSmallJWS is ParseJWS for one with few claims, as a proof is, with room for
+// them.
+func ParseSmallJWS(compact string, room *Room) (JWS, error) {
+	return parseJWS(compact, maxHeaderMembers, true, room)
+}
 
 // ParseHeader returns the JOSE header that a JWS or a JWE begins with, and
 // whether there is one.
 func ParseHeader(compact string) (Object, bool) {
 	part, _, _ := strings.Cut(compact, ".")
-	header, err := decodeObject(part, maxHeaderMembers)
+	header, err := decodeObject(part, maxHeaderMembers, new(Room))
 	return header, err == nil && header.Has("alg")
 }
 
@@ -51,11 +56,11 @@ func HeaderText(compact string) string {
 
 // ParseSmallJWSBody is ParseSmallJWS for one whose header is known by its text: the
 // header is left out.
-func ParseSmallJWSBody(compact string) (JWS, error) {
-	return parseJWS(compact, maxHeaderMembers, false)
+func ParseSmallJWSBody(compact string, room *Room) (JWS, error) {
+	return parseJWS(compact, maxHeaderMembers, false, room)
 }
 
-func parseJWS(compact string, limit int, withHeader bool) (JWS, error) {
+func parseJWS(compact string, limit int, withHeader bool, room *Room) (JWS, error) {
 	head, rest, ok := strings.Cut(compact, ".")
 	if !ok {
 		return JWS{}, ErrNotCompact
@@ -67,11 +72,11 @@ func parseJWS(compact string, limit int, withHeader bool) (JWS, error) {
 	var jws JWS
 	var err error
 	if withHeader {
-		if jws.Header, err = decodeObject(head, maxHeaderMembers); err != nil {
+		if jws.Header, err = decodeObject(head, maxHeaderMembers, new(Room)); err != nil {
 			return JWS{}, &PartError{"header", err}
 		}
 	}
-	if jws.Claims, err = decodeObject(payload, limit); err != nil {
+	if jws.Claims, err = decodeObject(payload, limit, room); err != nil {
 		return JWS{}, &PartError{"claims", err}
 	}
 	if jws.Signature, err = DecodeBase64URL(signature); err != nil {
@@ -99,13 +104,13 @@ func (e *PartError) Error() string { return e.Part + ": " + e.Err.Error() }
 // Unwrap returns what is wrong with the part.
 func (e *PartError) Unwrap() error { return e.Err }
 
-func decodeObject(part string, limit int) (Object, error) {
+func decodeObject(part string, limit int, room *Room) (Object, error) {
 	var buffer [1024]byte // enough for most
 	text, err := appendBase64URL(buffer[:0], part)
 	if err != nil {
 		return Object{}, err
 	}
-	return parseObject(string(text), limit)
+	return parseObject(string(text), limit, room)
 }
 
 var errBase64 = errors.New("not canonical base64url without padding")

@@ -54,12 +54,21 @@ func Verify(compact string, allowed jose.Algorithms) (*Proof, *failure.Failure) 
 
 // Verify is the function of that name, but what is remembered of a header is not
 // read again.
-func (s *Signers) Verify(compact string, allowed jose.Algorithms) (*Proof, *failure.Failure) {
+func (s *Signers) Verify(compact string, allowed jose.Algorithms) (p *Proof, f *failure.Failure) {
+	p = new(Proof) // here, it can be on the stack of who calls
+	if f = s.verify(p, compact, allowed); f != nil {
+		p = nil
+	}
+	return p, f
+}
+
+func (s *Signers) verify(p *Proof, compact string, allowed jose.Algorithms) *failure.Failure {
 	header := jose.HeaderText(compact)
 	by, known := s.find(header)
-	parsed, f := parse(compact, known)
+	var room jose.Room
+	parsed, f := parse(compact, known, &room)
 	if f != nil {
-		return nil, f
+		return f
 	}
 	if known {
 		header, f = "", by.allowedBy(allowed)
@@ -67,18 +76,18 @@ func (s *Signers) Verify(compact string, allowed jose.Algorithms) (*Proof, *fail
 		by, f = parsed.signedBy(allowed)
 	}
 	if f != nil {
-		return nil, f
+		return f
 	}
 	if f := parsed.CheckSignature(by.algorithm, by.key); f != nil {
-		return nil, f
+		return f
 	}
-	p := &Proof{Thumbprint: by.key.Thumbprint, Algorithm: by.algorithm.Name, signedBy: by, header: header}
+	*p = Proof{Thumbprint: by.key.Thumbprint, Algorithm: by.algorithm.Name, signedBy: by, header: header}
 	for _, name := range claimNames {
 		if f := p.read(parsed.jws.Claims, name); f != nil {
-			return nil, f
+			return f
 		}
 	}
-	return p, nil
+	return nil
 }
 
 // Parsed is a proof taken apart. Nothing in it can be trusted yet. Its methods
@@ -88,17 +97,19 @@ type Parsed struct {
 }
 
 // Parse takes a proof apart: check 2.
-func Parse(compact string) (Parsed, *failure.Failure) { return parse(compact, false) }
+func Parse(compact string) (Parsed, *failure.Failure) { return parse(compact, false, new(jose.Room)) }
 
-func parse(compact string, headerKnown bool) (Parsed, *failure.Failure) {
+func parse(compact string, headerKnown bool, room *jose.Room) (Parsed, *failure.Failure) {
 	if len(compact) > MaxSize {
 		return Parsed{}, failure.New(failure.ProofTooLarge, "the DPoP proof is larger than 8192 bytes")
 	}
-	take := jose.ParseSmallJWS
+	var jws jose.JWS
+	var err error
 	if headerKnown {
-		take = jose.ParseSmallJWSBody
+		jws, err = jose.ParseSmallJWSBody(compact, room)
+	} else {
+		jws, err = jose.ParseSmallJWS(compact, room)
 	}
-	jws, err := take(compact)
 	if err != nil {
 		return Parsed{}, failure.New(failure.ProofMalformed,
 			"the DPoP proof is not a JWS in compact serialization", failure.Detail{Name: "error", Value: err})
