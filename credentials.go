@@ -2,6 +2,7 @@ package caddydpop
 
 import (
 	"bytes"
+	"encoding/hex"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -178,23 +179,13 @@ func unescapeOctets(out, name []byte) []byte {
 		case c == '+':
 			c = ' '
 		case c == '%' && len(name)-i >= 3:
-			high, low := unhex(name[i+1]), unhex(name[i+2])
-			if high >= 0 && low >= 0 {
-				c = byte(high<<4 | low)
+			var octet [1]byte
+			if _, err := hex.Decode(octet[:], name[i+1:i+3]); err == nil {
+				c = octet[0]
 				i += 2
 			}
 		}
 		out = append(out, c)
 	}
 	return out
-}
-
-func unhex(c byte) int {
-	switch {
-	case c >= '0' && c <= '9':
-		return int(c - '0')
-	case c|0x20 >= 'a' && c|0x20 <= 'f':
-		return int(c|0x20-'a') + 10
-	}
-	return -1
 }
