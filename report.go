@@ -22,7 +22,7 @@ func (h *Handler) conclude(r *http.Request, req *request, o outcome, f *failure.
 		req.verdict.reason = f.Reason
 	}
 	h.tally.add(judgement{o, req.verdict.reason, req.verdict.scheme})
-	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok && logsAccess(r) {
 		extra.Set(zap.Object("dpop", &req.verdict))
 	}
 	if f == nil {
@@ -41,6 +41,13 @@ func (h *Handler) conclude(r *http.Request, req *request, o outcome, f *failure.
 	if c := h.logger.Check(level, messages[o]); c != nil {
 		c.Write(append(req.fields(r), detailFields(f)...)...)
 	}
+}
+
+// logsAccess reports whether the server has an access log: without one nobody reads
+// the field, and to set it costs more than to hash a proof's identifier.
+func logsAccess(r *http.Request) bool {
+	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	return !ok || server.Logs != nil
 }
 
 var messages = map[outcome]string{
