@@ -32,7 +32,7 @@ type bench struct {
 	at      time.Time // when proofs are made
 }
 
-func newBench(b *testing.B, algorithm string, change func(*Handler)) *bench {
+func newBench(b testing.TB, algorithm string, change func(*Handler)) *bench {
 	b.Helper()
 	s := &bench{issuer: generate(b, "ES256"), client: generate(b, algorithm), url: "https://api.example.com/orders"}
 	keys := filepath.Join(b.TempDir(), "keys.json")
@@ -81,7 +81,7 @@ func (u *unspent) Record(ctx context.Context, use replay.Use) error {
 	return u.Memory.Record(ctx, use)
 }
 
-func generate(b *testing.B, algorithm string) *jose.PrivateKey {
+func generate(b testing.TB, algorithm string) *jose.PrivateKey {
 	b.Helper()
 	key, err := jose.Generate(jose.AllAlgorithms().Find(algorithm))
 	if err != nil {
@@ -91,7 +91,7 @@ func generate(b *testing.B, algorithm string) *jose.PrivateKey {
 }
 
 // token signs a token that is bound to the client's key.
-func (s *bench) token(b *testing.B) string {
+func (s *bench) token(b testing.TB) string {
 	b.Helper()
 	token, err := s.issuer.Sign(map[string]any{"typ": "at+jwt"}, map[string]any{
 		"iss": "https://sso.example.com", "aud": "https://api.example.com", "sub": "user", "client_id": "client", "jti": rand.Text(),
@@ -103,7 +103,7 @@ func (s *bench) token(b *testing.B) string {
 	return token
 }
 
-func (s *bench) proof(b *testing.B, key *jose.PrivateKey, token string) string {
+func (s *bench) proof(b testing.TB, key *jose.PrivateKey, token string) string {
 	b.Helper()
 	text, err := proof.Sign(key, proof.Claims{Method: "GET", URL: s.url, Token: token, IssuedAt: s.at})
 	if err != nil {
@@ -124,6 +124,7 @@ func newCall(url string) *call {
 	c := &call{vars: make(map[string]any), writer: make(discarded)}
 	r := httptest.NewRequest("GET", url, nil)
 	ctx := context.WithValue(r.Context(), caddyhttp.VarsCtxKey, c.vars)
+	ctx = context.WithValue(ctx, caddyhttp.ServerCtxKey, new(caddyhttp.Server)) // without an access log, as Caddy's are by default
 	ctx = context.WithValue(ctx, caddyhttp.ExtraLogFieldsCtxKey, new(caddyhttp.ExtraLogFields))
 	c.request = r.WithContext(ctx)
 	return c
@@ -212,6 +213,7 @@ func BenchmarkNewToken(b *testing.B) {
 			for _, iss := range s.handler.issuers {
 				iss.tokens = newTokenCache()
 			}
+			knownTokens = newKnownTokens()
 		}
 		if err := c.serve(s.handler, authorizations[n%many], dpops[n%many]); err != nil {
 			b.Fatal(err)

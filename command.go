@@ -16,7 +16,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caddy-dpop/caddy-dpop/internal/authserver"
-	"github.com/caddy-dpop/caddy-dpop/internal/bounded"
 	"github.com/caddy-dpop/caddy-dpop/internal/cli"
 	"github.com/caddy-dpop/caddy-dpop/internal/demo"
 	"github.com/caddy-dpop/caddy-dpop/internal/failure"
@@ -95,7 +94,9 @@ func judgeSignature(text, issuerName string, algorithms jose.Algorithms, keys au
 	}
 	iss := &issuer{algorithms: algorithms, keys: keys, tokens: newTokenCache()}
 	h := &Handler{issuers: map[string]*issuer{issuerName: iss}}
-	_, _, f := h.verifyJWT(context.Background(), credentials{token: text, hash: bounded.KeyOf(text)})
+	creds := credentials{token: text}
+	creds.read()
+	_, _, f := h.verifyJWT(context.Background(), creds)
 	return f
 }
 

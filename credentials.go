@@ -7,17 +7,16 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/caddy-dpop/caddy-dpop/internal/bounded"
 	"github.com/caddy-dpop/caddy-dpop/internal/failure"
 	"github.com/caddy-dpop/caddy-dpop/internal/token"
 )
 
 // credentials are an access token and the scheme it came under.
 type credentials struct {
-	scheme failure.Scheme
-	token  string
-	hash   bounded.Key // of the token, once that is looked at
-	jkt    string      // thumbprint of the proof's key, once that is verified
+	scheme     failure.Scheme
+	token      string
+	tokenForms        // once the token is looked at
+	jkt        string // thumbprint of the proof's key, once that is verified
 }
 
 // credentials is step 2: one Authorization field with one token under a scheme

@@ -101,7 +101,7 @@ const (
 // access is the right that a request has shown to have.
 type access struct {
 	scheme failure.Scheme
-	token  string
+	bearer string // the token as a Bearer token, for an upstream
 	claims jose.Object
 }
 

@@ -11,7 +11,6 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"github.com/caddy-dpop/caddy-dpop/internal/failure"
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
 	"github.com/caddy-dpop/caddy-dpop/internal/token"
 )
@@ -22,7 +21,7 @@ import (
 func (h *Handler) rewrite(header http.Header, req *request) {
 	switch h.upstream {
 	case UpstreamBearer:
-		header["Authorization"] = []string{string(failure.Bearer) + " " + req.user.token}
+		header["Authorization"] = []string{req.user.bearer}
 		delete(header, "Dpop")
 	case UpstreamDPoP:
 		req.giveBack(header)

@@ -48,7 +48,7 @@ func (h *Handler) verify(ctx context.Context, req *request) (access, *failure.Fa
 		return access{}, f
 	}
 	req.verdict.jkt, creds.jkt = p.Thumbprint, p.Thumbprint
-	creds.hash = bounded.KeyOf(creds.token)
+	creds.read()
 	// 5. The proof is for this request (checks 8, 9 and 12).
 	if f := p.CheckRequest(req.method, urls, proof.Hash(creds.hash)); f != nil {
 		return access{}, f
@@ -76,11 +76,12 @@ func (h *Handler) verify(ctx context.Context, req *request) (access, *failure.Fa
 		return access{}, f
 	}
 	signers.Remember(p)
+	creds.remember()
 	// 10. The token allows what is asked for here (RFC 6750 §3.1, RFC 9470 §3).
 	if f := h.demands.Check(good.claims, now); f != nil {
 		return access{}, f
 	}
-	return access{creds.scheme, creds.token, good.claims}, nil
+	return access{creds.scheme, creds.bearer, good.claims}, nil
 }
 
 // verifyBearer judges a request with a Bearer token, where those are accepted:
@@ -97,7 +98,7 @@ func (h *Handler) verifyBearer(ctx context.Context, req *request, creds credenti
 	if f := h.demands.Check(good.claims, h.now()); f != nil {
 		return access{}, f
 	}
-	return access{creds.scheme, creds.token, good.claims}, nil
+	return access{creds.scheme, asBearer(creds.token), good.claims}, nil
 }
 
 // grant is what a good token says. Its cnf may be in either.

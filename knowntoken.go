@@ -1,0 +1,46 @@
+package caddydpop
+
+import (
+	"github.com/caddy-dpop/caddy-dpop/internal/bounded"
+	"github.com/caddy-dpop/caddy-dpop/internal/failure"
+)
+
+// knownTokens are the texts of tokens that were accepted of late, bound to a key, by
+// all handlers. To hash a text takes longer than all that is checked of a proof but
+// its signature. What is known says nothing of whether a token is good, and is of no
+// use to who might read it, without the key. The texts of other tokens are not kept.
+var knownTokens = newKnownTokens()
+
+func newKnownTokens() *bounded.Cache[string, tokenForms] {
+	return bounded.NewCache[string, tokenForms]()
+}
+
+// tokenForms are what a request needs to have of a token's text.
+type tokenForms struct {
+	hash   bounded.Key
+	bearer string // asBearer, if the token is known
+}
+
+// asBearer is the Authorization of a Bearer token (RFC 6750 §2.1).
+func asBearer(token string) string { return string(failure.Bearer) + " " + token }
+
+// read hashes the token, unless it is known.
+func (c *credentials) read() {
+	if known, ok := knownTokens.Get(c.token); ok {
+		c.tokenForms = known
+		return
+	}
+	c.hash = bounded.KeyOf(c.token)
+}
+
+// remember has the token known, which was accepted and is bound to a key.
+func (c *credentials) remember() {
+	if c.bearer != "" {
+		return
+	}
+	c.bearer = asBearer(c.token)
+	const about = 200 // bytes of an entry beside its text
+	// The text is kept once: what the entry goes by is part of what it holds.
+	text := c.bearer[len(c.bearer)-len(c.token):]
+	knownTokens.Put(text, c.tokenForms, len(c.bearer)+about)
+}
