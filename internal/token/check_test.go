@@ -255,3 +255,34 @@ func TestCheckDetails(t *testing.T) {
 		}
 	}
 }
+
+// What a token has passed before changes no later judgement: by other rules, at
+// other times, or by the same.
+func TestCheckAgain(t *testing.T) {
+	usual, strict, others, patient := rules(), rules(), rules(), rules()
+	profile(strict)
+	others.Audiences = []string{"https://nobody.example.com"}
+	patient.ClockSkew = time.Minute
+	all := map[string]*Rules{"usual": usual, "strict": strict, "others": others, "patient": patient}
+	for _, changes := range [][]string{
+		nil,
+		{"nbf", "1700000100", "exp", "1700000200"},
+		{"iat", "1700000100", "nbf", "1700000050", "exp", "1700000200"},
+		{"iat", "", "exp", "1700000000.5"},
+		{"exp", "\"1700000200\""},
+		{"sub", "", "nbf", "0"},
+	} {
+		known := verified(t, `"at+jwt"`, claims(changes...))
+		for round := range 3 {
+			for at := time.Unix(epoch-80, 0); at.Before(time.Unix(epoch+280, 0)); at = at.Add(500 * time.Millisecond) {
+				for name, r := range all {
+					fresh := &Token{Claims: known.Claims, header: known.header}
+					got, want := known.Check(r, at), fresh.Check(r, at)
+					if (got == nil) != (want == nil) || got != nil && (got.Reason != want.Reason || got.Description != want.Description) {
+						t.Fatalf("%q, round %d, rules %s, %v: %v, and for the first time %v", changes, round, name, at, got, want)
+					}
+				}
+			}
+		}
+	}
+}

@@ -5,8 +5,10 @@ package token
 
 import (
 	"crypto/subtle"
+	"math"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddy-dpop/caddy-dpop/internal/failure"
@@ -105,12 +107,21 @@ func (p *Parsed) VerifySignature(algorithm *jose.Algorithm, keys []*jose.Key) (*
 	return nil, failure.New(failure.TokenSignature, "the signature of the access token does not verify with a key of its issuer")
 }
 
-// Token is an access token whose signature holds.
+// Token is an access token whose signature holds. It may be checked many times, by
+// many at once.
 type Token struct {
 	Algorithm string // of the signature
 	Claims    jose.Object
 
 	header jose.Object
+	passed atomic.Pointer[passed]
+}
+
+// passed says by which rules a token has passed Check, and when it does: they do not
+// change, and nor does what it says.
+type passed struct {
+	rules       *Rules
+	from, until float64 // by nbf, iat and exp
 }
 
 // Rules are what one protected resource demands of a token of one issuer.
@@ -131,8 +142,11 @@ const AccessTokenType = "at+jwt"
 // NoType stands among the accepted types for a token without typ.
 const NoType = "-"
 
-// Check holds the token against the rules at a time.
+// Check holds the token against the rules, which must not change afterwards, at a time.
 func (t *Token) Check(rules *Rules, now time.Time) *failure.Failure {
+	if p := t.passed.Load(); p != nil && p.rules == rules && !rules.expired(p.until, now) && !rules.early(p.from, now) {
+		return nil
+	}
 	if f := t.CheckLocally(rules, now); f != nil {
 		return f
 	}
@@ -141,7 +155,27 @@ func (t *Token) Check(rules *Rules, now time.Time) *failure.Failure {
 			return f
 		}
 	}
-	return rules.CheckAudience(t.Claims)
+	if f := rules.CheckAudience(t.Claims); f != nil {
+		return f
+	}
+	t.passed.Store(&passed{rules, t.from(), t.until()})
+	return nil
+}
+
+// from returns the later of nbf and iat.
+func (t *Token) from() float64 {
+	from := math.Inf(-1)
+	for _, name := range startClaims {
+		if at, ok, _ := timeClaim(t.Claims, name); ok {
+			from = max(from, at)
+		}
+	}
+	return from
+}
+
+func (t *Token) until() float64 {
+	exp, _, _ := timeClaim(t.Claims, "exp")
+	return exp
 }
 
 // CheckLocally is the part of Check for a token that its issuer is asked about
@@ -243,15 +277,26 @@ func (r *Rules) CheckExpiry(claims jose.Object, now time.Time) *failure.Failure 
 	if !ok {
 		return failure.New(failure.TokenClaims, "the access token has no exp")
 	}
-	if at := seconds(now); at-r.ClockSkew.Seconds() >= exp {
-		return failure.New(failure.TokenExpired, "the access token has expired", failure.Detail{Name: "expired_seconds_ago", Value: at - exp})
+	if r.expired(exp, now) {
+		return failure.New(failure.TokenExpired, "the access token has expired", failure.Detail{Name: "expired_seconds_ago", Value: seconds(now) - exp})
 	}
 	return nil
 }
 
+func (r *Rules) expired(exp float64, now time.Time) bool {
+	return seconds(now)-r.ClockSkew.Seconds() >= exp
+}
+
+func (r *Rules) early(from float64, now time.Time) bool {
+	return seconds(now)+r.ClockSkew.Seconds() < from
+}
+
+// startClaims are those from which on a token is good.
+var startClaims = []string{"nbf", "iat"}
+
 // checkStarts checks nbf and iat, each if it is there.
 func (r *Rules) checkStarts(claims jose.Object, now time.Time) *failure.Failure {
-	for _, name := range []string{"nbf", "iat"} {
+	for _, name := range startClaims {
 		if f := r.CheckStart(claims, name, now); f != nil {
 			return f
 		}
@@ -266,9 +311,9 @@ func (r *Rules) CheckStart(claims jose.Object, name string, now time.Time) *fail
 	if f != nil {
 		return f
 	}
-	if at := seconds(now); ok && at+r.ClockSkew.Seconds() < from {
+	if ok && r.early(from, now) {
 		return failure.New(failure.TokenEarly, "the "+name+" of the access token is in the future by this server's clock",
-			failure.Detail{Name: "seconds_ahead", Value: from - at})
+			failure.Detail{Name: "seconds_ahead", Value: from - seconds(now)})
 	}
 	return nil
 }
