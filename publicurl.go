@@ -17,9 +17,16 @@ func (h *Handler) publicURLs(req *request) ([]proof.URI, *failure.Failure) {
 	if f != nil {
 		return nil, f
 	}
+	var scheme string
+	if len(h.bases) == 0 {
+		if scheme, f = req.scheme(); f != nil {
+			return nil, f
+		}
+	}
+	authority, err := proof.NormalizeAuthority(scheme, req.host)
 	// RFC 9112 §3.2: a host that makes no sense is refused also where it does not
 	// count. HTTP/1.0 may have none.
-	if _, err := proof.NormalizeAuthority("", req.host); err != nil && req.host != "" {
+	if err != nil && req.host != "" {
 		return nil, malformed("the authority of the request is not a host and an optional port")
 	}
 	if len(h.bases) > 0 {
@@ -29,17 +36,13 @@ func (h *Handler) publicURLs(req *request) ([]proof.URI, *failure.Failure) {
 		}
 		return urls, nil
 	}
-	scheme, f := req.scheme()
-	if f != nil {
-		return nil, f
-	}
-	host := req.host
 	if h.ForwardedHost && req.trusted && len(req.forwardedHost) > 0 {
-		if host, f = single(req.forwardedHost, "X-Forwarded-Host"); f != nil {
+		host, f := single(req.forwardedHost, "X-Forwarded-Host")
+		if f != nil {
 			return nil, f
 		}
+		authority, err = proof.NormalizeAuthority(scheme, host)
 	}
-	authority, err := proof.NormalizeAuthority(scheme, host)
 	if err != nil {
 		return nil, malformed("the authority of the request is not a host and an optional port")
 	}

@@ -22,8 +22,10 @@ func (h *Handler) conclude(r *http.Request, req *request, o outcome, f *failure.
 		req.verdict.reason = f.Reason
 	}
 	h.tally.add(judgement{o, req.verdict.reason, req.verdict.scheme})
-	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok && logsAccess(r) {
-		extra.Set(zap.Object("dpop", &req.verdict))
+	if logsAccess(r) {
+		if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+			extra.Set(zap.Object("dpop", &req.verdict))
+		}
 	}
 	if f == nil {
 		return
@@ -44,7 +46,7 @@ func (h *Handler) conclude(r *http.Request, req *request, o outcome, f *failure.
 }
 
 // logsAccess reports whether the server has an access log: without one nobody reads
-// the field, and to set it costs more than to hash a proof's identifier.
+// the field, and to set it costs about as much as to hash a proof's identifier.
 func logsAccess(r *http.Request) bool {
 	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	return !ok || server.Logs != nil
