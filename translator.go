@@ -24,8 +24,11 @@ type translator struct {
 	sent       [2][]string // what was sent of the answers
 }
 
-// answers are the headers that are translated.
-var answers = [2]string{"Dpop-Nonce", "Www-Authenticate"}
+// answers are the headers that are translated, and their names as trailers.
+var (
+	answers  = [2]string{"Dpop-Nonce", "Www-Authenticate"}
+	trailers = [2]string{http.TrailerPrefix + "Dpop-Nonce", http.TrailerPrefix + "Www-Authenticate"}
+)
 
 // translate changes the headers before they are sent. Left alone are those of a
 // nested handler that has refused the request, and those of an upstream that
@@ -72,7 +75,7 @@ func (t *translator) finish() {
 		if t.isNoAnswer(name) {
 			continue
 		}
-		delete(header, http.TrailerPrefix+name)
+		delete(header, trailers[i])
 		// A writer outside this one may hold the headers back until now.
 		switch {
 		case t.wrote && t.sent[i] != nil:
