@@ -115,14 +115,15 @@ func (*request) String() string { return "" }
 // every other one finds it again.
 func arrived(r *http.Request) *request {
 	ctx := r.Context()
-	if req, ok := caddyhttp.GetVar(ctx, requestVar).(*request); ok {
+	vars, _ := ctx.Value(caddyhttp.VarsCtxKey).(map[string]any)
+	if req, ok := vars[requestVar].(*request); ok {
 		return req
 	}
 	original, ok := ctx.Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
 	if !ok {
 		original = *r
 	}
-	trusted, _ := caddyhttp.GetVar(ctx, caddyhttp.TrustedProxyVarKey).(bool)
+	trusted, _ := vars[caddyhttp.TrustedProxyVarKey].(bool)
 	req := &request{
 		method:  original.Method,
 		target:  original.RequestURI,
