@@ -127,7 +127,7 @@ func FuzzConnection(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, one, two string) {
 		header := http.Header{"Connection": {one, two}, "X-Other": {"1"}}
-		h.rewrite(header, &request{user: &access{"DPoP", asBearer("token"), claims}})
+		h.rewrite(header, &request{user: &access{asBearer("token"), claims}})
 		for _, field := range header["Connection"] { // as Caddy's reverse_proxy does
 			for option := range strings.SplitSeq(field, ",") {
 				if option = textproto.TrimString(option); option != "" {

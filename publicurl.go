@@ -36,8 +36,8 @@ func (h *Handler) publicURLs(req *request) ([]proof.URI, *failure.Failure) {
 		}
 		return urls, nil
 	}
-	if h.ForwardedHost && req.trusted && len(req.forwardedHost) > 0 {
-		host, f := single(req.forwardedHost, "X-Forwarded-Host")
+	if h.ForwardedHost && req.forwarded != nil && len(req.forwarded.host) > 0 {
+		host, f := single(req.forwarded.host, "X-Forwarded-Host")
 		if f != nil {
 			return nil, f
 		}
@@ -99,8 +99,8 @@ func escapeNonASCII(path string) string {
 // scheme returns the scheme by which the client reached this server: its own, or
 // that of the trusted proxy in front.
 func (req *request) scheme() (string, *failure.Failure) {
-	if req.trusted && len(req.forwardedProto) > 0 {
-		proto, f := single(req.forwardedProto, "X-Forwarded-Proto")
+	if req.forwarded != nil && len(req.forwarded.proto) > 0 {
+		proto, f := single(req.forwarded.proto, "X-Forwarded-Proto")
 		if f != nil {
 			return "", f
 		}

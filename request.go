@@ -24,9 +24,7 @@ type request struct {
 	host   string
 	secure bool // whether Caddy itself was reached by TLS
 
-	trusted        bool // whether the peer is one of Caddy's trusted proxies
-	forwardedProto []string
-	forwardedHost  []string
+	forwarded *forwarded // nil: the peer is none of Caddy's trusted proxies
 
 	authorization []string
 	proof         []string
@@ -46,6 +44,11 @@ type request struct {
 	granted      access  // what user points to
 	upstream     UpstreamToken
 	claimHeaders []string // names of those that were set
+}
+
+// forwarded is what a proxy says of the request that it got.
+type forwarded struct {
+	proto, host []string
 }
 
 // restore takes back what handlers before have made of the request, when one
@@ -100,7 +103,6 @@ const (
 
 // access is the right that a request has shown to have.
 type access struct {
-	scheme failure.Scheme
 	bearer string // the token as a Bearer token, for an upstream
 	claims jose.Object
 }
@@ -123,17 +125,16 @@ func arrived(r *http.Request) *request {
 	if !ok {
 		original = *r
 	}
-	trusted, _ := vars[caddyhttp.TrustedProxyVarKey].(bool)
 	req := &request{
-		method:  original.Method,
-		target:  original.RequestURI,
-		url:     original.URL,
-		host:    r.Host,
-		secure:  r.TLS != nil,
-		trusted: trusted,
-		// other directives may change the values of a header in place
-		forwardedProto: slices.Clone(r.Header["X-Forwarded-Proto"]),
-		forwardedHost:  slices.Clone(r.Header["X-Forwarded-Host"]),
+		method: original.Method,
+		target: original.RequestURI,
+		url:    original.URL,
+		host:   r.Host,
+		secure: r.TLS != nil,
+	}
+	// Other directives may change the values of a header in place.
+	if trusted, _ := vars[caddyhttp.TrustedProxyVarKey].(bool); trusted {
+		req.forwarded = &forwarded{slices.Clone(r.Header["X-Forwarded-Proto"]), slices.Clone(r.Header["X-Forwarded-Host"])}
 	}
 	req.authorization = append(req.room[0:0:1], r.Header["Authorization"]...)
 	req.proof = append(req.room[1:1:2], r.Header["Dpop"]...)

@@ -81,7 +81,7 @@ func (h *Handler) verify(ctx context.Context, req *request) (access, *failure.Fa
 	if f := h.demands.Check(good.claims, now); f != nil {
 		return access{}, f
 	}
-	return access{creds.scheme, creds.bearer, good.claims}, nil
+	return access{creds.bearer, good.claims}, nil
 }
 
 // verifyBearer judges a request with a Bearer token, where those are accepted:
@@ -98,7 +98,7 @@ func (h *Handler) verifyBearer(ctx context.Context, req *request, creds credenti
 	if f := h.demands.Check(good.claims, h.now()); f != nil {
 		return access{}, f
 	}
-	return access{creds.scheme, asBearer(creds.token), good.claims}, nil
+	return access{asBearer(creds.token), good.claims}, nil
 }
 
 // grant is what a good token says. Its cnf may be in either.
