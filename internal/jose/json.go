@@ -36,16 +36,16 @@ const maxMembers = 2000
 
 // ParseObject checks and takes apart the JSON object that is the whole of text.
 func ParseObject[T ~string | ~[]byte](text T) (Object, error) {
-	return parseObject(string(text), maxMembers, new(Room))
+	return parseObject(string(text), maxMembers, new(few))
 }
 
-// Room is where an object keeps its members, while they are few: on the stack of
-// whoever needs the object for no longer than a call.
-type Room [8]member
+// few is where an object keeps its members, if they are: on the stack of whoever needs
+// the object for no longer than a call.
+type few [8]member
 
 // parseObject makes nothing of the text but a list of the members: their names and
 // values are parts of it.
-func parseObject(text string, limit int, room *Room) (Object, error) {
+func parseObject(text string, limit int, room *few) (Object, error) {
 	if !utf8.ValidString(text) {
 		return Object{}, errors.New("not valid UTF-8")
 	}
@@ -163,10 +163,10 @@ func (v Value) whole() (float64, bool) {
 
 // Object returns the value of a JSON object, and whether it is one.
 func (v Value) Object() (Object, bool) {
-	return v.object(new(Room)) // here, it can be on the stack of who calls
+	return v.object(new(few)) // here, it can be on the stack of who calls
 }
 
-func (v Value) object(room *Room) (Object, bool) {
+func (v Value) object(room *few) (Object, bool) {
 	if len(v) == 0 || v[0] != '{' {
 		return Object{}, false
 	}
@@ -272,14 +272,14 @@ func (s *scanner) value(depth int) (Value, error) {
 }
 
 // outer steps over the outermost object, and returns its members.
-func (s *scanner) outer(room *Room) ([]member, error) {
+func (s *scanner) outer(room *few) ([]member, error) {
 	members := room[:0]
 	for more := s.enter('}'); more; {
 		name, err := s.name()
 		if err != nil {
 			return nil, err
 		}
-		if len(members) < few {
+		if len(members) < compared {
 			for i := range members {
 				if members[i].name == name {
 					return nil, errRepeated
@@ -295,7 +295,7 @@ func (s *scanner) outer(room *Room) ([]member, error) {
 			return nil, err
 		}
 	}
-	if len(members) <= few {
+	if len(members) <= compared {
 		return members, nil
 	}
 	names := make([]string, len(members))
@@ -317,7 +317,7 @@ func (s *scanner) object(depth int) error {
 			return err
 		}
 		names := s.names[base:]
-		if len(names) < few && slices.Contains(names, name) {
+		if len(names) < compared && slices.Contains(names, name) {
 			return errRepeated
 		}
 		s.names = append(s.names, name)
@@ -330,7 +330,7 @@ func (s *scanner) object(depth int) error {
 	}
 	names := s.names[base:]
 	s.names = s.names[:base]
-	if len(names) <= few {
+	if len(names) <= compared {
 		return nil
 	}
 	return different(names)
@@ -402,10 +402,10 @@ func (s *scanner) next(closing byte) (more bool, err error) {
 	return false, errSyntax
 }
 
-// few is how many members an object may have for the name of each to be compared
+// compared is how many members an object may have for the name of each to be compared
 // with all others as it is read. Where there are more, which a hostile object could
 // make slow, repeated ones are found side by side in their order.
-const few = 16
+const compared = 16
 
 func different(names []string) error {
 	slices.Sort(names)

@@ -31,20 +31,27 @@ const (
 
 // ParseJWS takes apart a JWS whose payload is a JSON object, as all JWTs are.
 func ParseJWS(compact string) (JWS, error) {
-	return parseJWS(compact, maxClaimMembers, true, new(Room))
+	return parseJWS(compact, maxClaimMembers, true, new(few), nil)
+}
+
+// Room is where a small JWS has its claims and its signature, for as long as it is
+// needed: on the stack of whoever needs it.
+type Room struct {
+	claims    few
+	signature [4096 / 8]byte // of the largest RSA key of clients
 }
 
 // ParseSmallJWS is ParseJWS for one with few claims, as a proof is, with room for
 // them.
 func ParseSmallJWS(compact string, room *Room) (JWS, error) {
-	return parseJWS(compact, maxHeaderMembers, true, room)
+	return parseJWS(compact, maxHeaderMembers, true, &room.claims, room.signature[:0])
 }
 
 // ParseHeader returns the JOSE header that a JWS or a JWE begins with, and
 // whether there is one.
 func ParseHeader(compact string) (Object, bool) {
 	part, _, _ := strings.Cut(compact, ".")
-	header, err := decodeObject(part, maxHeaderMembers, new(Room))
+	header, err := decodeObject(part, maxHeaderMembers, new(few))
 	return header, err == nil && header.Has("alg")
 }
 
@@ -57,10 +64,10 @@ func HeaderText(compact string) string {
 // ParseSmallJWSBody is ParseSmallJWS for one whose header is known by its text: the
 // header is left out.
 func ParseSmallJWSBody(compact string, room *Room) (JWS, error) {
-	return parseJWS(compact, maxHeaderMembers, false, room)
+	return parseJWS(compact, maxHeaderMembers, false, &room.claims, room.signature[:0])
 }
 
-func parseJWS(compact string, limit int, withHeader bool, room *Room) (JWS, error) {
+func parseJWS(compact string, limit int, withHeader bool, room *few, octets []byte) (JWS, error) {
 	head, rest, ok := strings.Cut(compact, ".")
 	if !ok {
 		return JWS{}, ErrNotCompact
@@ -72,14 +79,14 @@ func parseJWS(compact string, limit int, withHeader bool, room *Room) (JWS, erro
 	var jws JWS
 	var err error
 	if withHeader {
-		if jws.Header, err = decodeObject(head, maxHeaderMembers, new(Room)); err != nil {
+		if jws.Header, err = decodeObject(head, maxHeaderMembers, new(few)); err != nil {
 			return JWS{}, &PartError{"header", err}
 		}
 	}
 	if jws.Claims, err = decodeObject(payload, limit, room); err != nil {
 		return JWS{}, &PartError{"claims", err}
 	}
-	if jws.Signature, err = DecodeBase64URL(signature); err != nil {
+	if jws.Signature, err = appendBase64URL(octets, signature); err != nil {
 		return JWS{}, &PartError{"signature", err}
 	}
 	jws.Input = compact[:len(head)+1+len(payload)]
@@ -104,7 +111,7 @@ func (e *PartError) Error() string { return e.Part + ": " + e.Err.Error() }
 // Unwrap returns what is wrong with the part.
 func (e *PartError) Unwrap() error { return e.Err }
 
-func decodeObject(part string, limit int, room *Room) (Object, error) {
+func decodeObject(part string, limit int, room *few) (Object, error) {
 	var buffer [1024]byte // enough for most
 	text, err := appendBase64URL(buffer[:0], part)
 	if err != nil {
