@@ -47,7 +47,7 @@ func (h *Handler) credentials(req *request) (credentials, *failure.Failure) {
 	if len(creds.token) > token.MaxSize {
 		return none, failure.New(failure.AuthorizationMalformed, "the access token is larger than 16384 bytes")
 	}
-	if !isToken68(creds.token) {
+	if !creds.recall() && !isToken68(creds.token) {
 		return none, failure.New(failure.AuthorizationMalformed, "the Authorization is not a scheme and one token")
 	}
 	if tokenInQuery(req.url.RawQuery) {

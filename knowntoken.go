@@ -24,13 +24,18 @@ type tokenForms struct {
 // asBearer is the Authorization of a Bearer token (RFC 6750 §2.1).
 func asBearer(token string) string { return string(failure.Bearer) + " " + token }
 
+// recall reports whether the token is known.
+func (c *credentials) recall() bool {
+	known, ok := knownTokens.Get(c.token)
+	c.tokenForms = known
+	return ok
+}
+
 // read hashes the token, unless it is known.
 func (c *credentials) read() {
-	if known, ok := knownTokens.Get(c.token); ok {
-		c.tokenForms = known
-		return
+	if c.bearer == "" {
+		c.hash = bounded.KeyOf(c.token)
 	}
-	c.hash = bounded.KeyOf(c.token)
 }
 
 // remember has the token known, which was accepted and is bound to a key.

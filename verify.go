@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/caddy-dpop/caddy-dpop/internal/authserver"
-	"github.com/caddy-dpop/caddy-dpop/internal/bounded"
 	"github.com/caddy-dpop/caddy-dpop/internal/failure"
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
 	"github.com/caddy-dpop/caddy-dpop/internal/proof"
@@ -87,7 +86,7 @@ func (h *Handler) verify(ctx context.Context, req *request) (access, *failure.Fa
 // verifyBearer judges a request with a Bearer token, where those are accepted:
 // the token must not be bound to any key (RFC 9449 §7.2).
 func (h *Handler) verifyBearer(ctx context.Context, req *request, creds credentials) (access, *failure.Failure) {
-	creds.hash = bounded.KeyOf(creds.token)
+	creds.read()
 	good, f := h.verifyToken(ctx, req, creds)
 	if f != nil {
 		return access{}, f
