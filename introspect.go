@@ -261,7 +261,7 @@ func (h *Handler) introspect(ctx context.Context, req *request, iss *issuer, cre
 		good.local = local.Claims
 	}
 	req.verdict.clientID = token.ClientID(answer.Claims)
-	if f := token.CheckAnswer(answer.Claims, &iss.rules, creds.scheme, h.now()); f != nil {
+	if f := token.CheckAnswer(answer.Claims, iss.rules, creds.scheme, h.now()); f != nil {
 		return grant{}, f
 	}
 	return good, nil

@@ -73,7 +73,7 @@ var defaultTokenTypes = []string{token.AccessTokenType, "JWT", token.NoType}
 
 // issuer is an Issuer as requests need it.
 type issuer struct {
-	rules      token.Rules
+	rules      *token.Rules // in one piece: a token that has passed them keeps them
 	algorithms jose.Algorithms
 	keys       authserver.KeyFinder
 	tokens     *tokenCache // that the keys have verified
@@ -92,7 +92,7 @@ func (h *Handler) provisionIssuer(check checker, config *Issuer, settings *Handl
 	if len(audiences) == 0 {
 		audiences = settings.Audiences
 	}
-	iss.rules = token.Rules{
+	iss.rules = &token.Rules{
 		Issuer:      config.Issuer,
 		Audiences:   audiences,
 		AnyAudience: audiences[0] == anyAudience,

@@ -122,7 +122,7 @@ func (h *Handler) verifyToken(ctx context.Context, req *request, creds credentia
 	}
 	req.verdict.clientID = token.ClientID(good.Claims)
 	if iss.introspection != nil && iss.introspection.all {
-		if f := good.CheckLocally(&iss.rules, h.now()); f != nil {
+		if f := good.CheckLocally(iss.rules, h.now()); f != nil {
 			return grant{}, f
 		}
 		if f := creds.checkBinding(good.Claims); f != nil {
@@ -130,7 +130,7 @@ func (h *Handler) verifyToken(ctx context.Context, req *request, creds credentia
 		}
 		return h.introspect(ctx, req, iss, creds, good)
 	}
-	if f := good.Check(&iss.rules, h.now()); f != nil {
+	if f := good.Check(iss.rules, h.now()); f != nil {
 		return grant{}, f
 	}
 	return grant{claims: good.Claims}, nil
