@@ -147,10 +147,12 @@ func (h *Handler) servePublished(w http.ResponseWriter, req *request) (bool, err
 // keySet returns the public keys as they are now.
 func (p *published) keySet() []byte {
 	keys := []any{}
-	seen := make(map[string]bool)
+	type identity struct{ id, thumbprint string } // two files may name two keys alike
+	seen := make(map[identity]bool)
 	for _, get := range p.keys {
-		if key := get(); !seen[key.ID] {
-			seen[key.ID] = true
+		key := get()
+		if who := (identity{key.ID, key.Thumbprint}); !seen[who] {
+			seen[who] = true
 			keys = append(keys, key.PublicJWK())
 		}
 	}
