@@ -94,6 +94,23 @@ func residentBytes(pid int) (float64, error) {
 	return float64(pages * os.Getpagesize()), err
 }
 
+// stolenTime is how long this machine's processors wanted to run and were not let, by
+// whoever shares them with it: one virtual machine among others sees that (proc_stat(5)).
+func stolenTime() time.Duration {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	all, _, _ := strings.Cut(string(text), "\n")
+	const steal = 8 // after the name: user, nice, system, idle, iowait, irq, softirq
+	fields := strings.Fields(all)
+	if len(fields) <= steal {
+		return 0
+	}
+	ticks, _ := strconv.Atoi(fields[steal])
+	return time.Duration(ticks) * tick
+}
+
 // loadAverage is what uptime says: it tells how much else the machine does.
 func loadAverage() string {
 	text, err := os.ReadFile("/proc/loadavg")
