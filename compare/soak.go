@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -275,21 +276,25 @@ func (s *soaked) check() error {
 	}
 	memory("RSS", func(m minute) float64 { return m.resident })
 	memory("heap in use", func(m minute) float64 { return m.heap })
-	var all []float64
-	worst := 0
+	// How long an answer takes while others have the processors says nothing of Caddy.
+	tolerated := time.Duration(0.02 * float64(s.lasts) / windows * float64(runtime.NumCPU()))
+	var own []float64 // of minutes that were this machine's own
+	var worst minute
 	sent := 0
 	var late int64
-	for i, m := range s.minutes {
-		all = append(all, m.p99.Seconds()*1000)
-		if m.p99 > s.minutes[worst].p99 {
-			worst = i
+	for _, m := range s.minutes {
+		if m.stolen <= tolerated {
+			own = append(own, m.p99.Seconds()*1000)
+			if m.p99 > worst.p99 {
+				worst = m
+			}
 		}
 		sent += m.sent
 		late += m.starved
 	}
-	middle := median(all)
-	say(all[worst] <= 2*middle, "p99 is at most %.2f ms, in minute %d, when %d ms were stolen; the median minute's is %.2f ms (within twice that)",
-		all[worst], worst+1, s.minutes[worst].stolen.Milliseconds(), middle)
+	say(3*len(own) >= 2*len(s.minutes), "in %d of %d minutes at most 2 %% of the processors' time were stolen (at least two thirds)", len(own), len(s.minutes))
+	most, middle := worst.p99.Seconds()*1000, median(own)
+	say(most <= 2*middle, "p99 is at most %.2f ms in those, with %d ms stolen; the median one's is %.2f ms (within twice that)", most, worst.stolen.Milliseconds(), middle)
 	say(goroutines <= s.idle, "%.0f goroutines in the end, %.0f when idle before", goroutines, s.idle)
 	say(len(s.traffic.unexpected) == 0, "%d of %d answers were not what they should be", len(s.traffic.unexpected), sent)
 	for _, each := range s.traffic.unexpected[:min(5, len(s.traffic.unexpected))] {
