@@ -45,8 +45,9 @@ func (h *Handler) conclude(r *http.Request, req *request, o outcome, f *failure.
 	}
 }
 
-// logsAccess reports whether the server has an access log: without one nobody reads
-// the field, and to set it costs about as much as to hash a proof's identifier.
+// logsAccess reports whether the server has an access log: without one nothing of
+// Caddy's reads the field, and to set it costs about as much as to hash a proof's
+// identifier.
 func logsAccess(r *http.Request) bool {
 	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	return !ok || server.Logs != nil

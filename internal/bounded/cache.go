@@ -24,18 +24,39 @@ func KeyOf(token string) Key {
 }
 
 // generation is how long a Cache keeps at least what nobody asks for, unless it is
-// full: at most twice as long.
+// full: at most twice as long, while others come.
 const generation = 10 * time.Minute
 
 // Cache remembers values by key, in two generations. What is asked for is taken over
-// into the young one; when that is full, or has lasted long enough, what was left in
-// the old one is forgotten. So tokens that have expired do not pile up, and nobody
-// can aim at what another uses.
+// into the young one; when that has lasted long enough, what was left in the old one
+// is forgotten, so that tokens which have expired do not pile up. When there are too
+// many, old ones make room; which of them is left to chance, so that nobody can aim
+// at another's.
 type Cache[K comparable, V any] struct {
 	mu         sync.RWMutex
-	young, old map[K]entry[V]
-	bytes      int       // of the young generation
+	young, old part[K, V]
 	began      time.Time // the young generation
+}
+
+// part is a generation.
+type part[K comparable, V any] struct {
+	entries map[K]entry[V]
+	bytes   int
+}
+
+func (p *part[K, V]) put(key K, e entry[V]) {
+	if p.entries == nil {
+		p.entries = make(map[K]entry[V])
+	}
+	p.entries[key] = e
+	p.bytes += e.size
+}
+
+func (p *part[K, V]) remove(key K) {
+	if e, ok := p.entries[key]; ok {
+		p.bytes -= e.size
+		delete(p.entries, key)
+	}
 }
 
 type entry[V any] struct {
@@ -44,19 +65,17 @@ type entry[V any] struct {
 }
 
 // NewCache returns an empty cache.
-func NewCache[K comparable, V any]() *Cache[K, V] {
-	return &Cache[K, V]{young: make(map[K]entry[V])}
-}
+func NewCache[K comparable, V any]() *Cache[K, V] { return new(Cache[K, V]) }
 
 // Get returns the value of a key, and whether there is one.
 func (c *Cache[K, V]) Get(key K) (V, bool) {
 	c.mu.RLock()
-	e, ok := c.young[key]
+	e, ok := c.young.entries[key]
 	if ok {
 		c.mu.RUnlock()
 		return e.value, true
 	}
-	_, ok = c.old[key]
+	_, ok = c.old.entries[key]
 	c.mu.RUnlock()
 	if !ok {
 		return e.value, false
@@ -68,10 +87,10 @@ func (c *Cache[K, V]) Get(key K) (V, bool) {
 func (c *Cache[K, V]) takeOver(key K) (V, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e, ok := c.young[key]; ok {
+	if e, ok := c.young.entries[key]; ok {
 		return e.value, true
 	}
-	e, ok := c.old[key]
+	e, ok := c.old.entries[key]
 	if ok {
 		c.put(key, e)
 	}
@@ -88,21 +107,27 @@ func (c *Cache[K, V]) Put(key K, value V, size int) {
 
 func (c *Cache[K, V]) put(key K, e entry[V]) {
 	c.remove(key)
-	const maxEntries, maxBytes = MaxEntries / 2, MaxBytes / 2
-	if e.size > maxBytes {
+	if e.size > MaxBytes {
 		return
 	}
-	now := time.Now()
-	if c.began.IsZero() {
+	if now := time.Now(); now.Sub(c.began) >= generation {
+		c.age()
 		c.began = now
 	}
-	if len(c.young) >= maxEntries || c.bytes+e.size > maxBytes || now.Sub(c.began) >= generation {
-		c.old, c.young = c.young, make(map[K]entry[V])
-		c.bytes, c.began = 0, now
+	for c.len() >= MaxEntries || c.young.bytes+c.old.bytes+e.size > MaxBytes {
+		if len(c.old.entries) == 0 {
+			c.age()
+		}
+		for other := range c.old.entries {
+			c.old.remove(other)
+			break
+		}
 	}
-	c.young[key] = e
-	c.bytes += e.size
+	c.young.put(key, e)
 }
+
+// age forgets the old generation, and has the young one be old.
+func (c *Cache[K, V]) age() { c.old, c.young = c.young, part[K, V]{} }
 
 // Remove forgets the value of a key.
 func (c *Cache[K, V]) Remove(key K) {
@@ -115,13 +140,12 @@ func (c *Cache[K, V]) Remove(key K) {
 func (c *Cache[K, V]) Len() int {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return len(c.young) + len(c.old)
+	return c.len()
 }
 
+func (c *Cache[K, V]) len() int { return len(c.young.entries) + len(c.old.entries) }
+
 func (c *Cache[K, V]) remove(key K) {
-	delete(c.old, key)
-	if e, ok := c.young[key]; ok {
-		c.bytes -= e.size
-		delete(c.young, key)
-	}
+	c.young.remove(key)
+	c.old.remove(key)
 }

@@ -22,13 +22,13 @@ func TestCache(t *testing.T) {
 			t.Errorf("got %q, %v, want %q", got, ok, want)
 		}
 	}
-	if c.Len() != 2 || c.bytes != 30 {
-		t.Errorf("%d entries of %d bytes", c.Len(), c.bytes)
+	if c.Len() != 2 || c.young.bytes != 30 {
+		t.Errorf("%d entries of %d bytes", c.Len(), c.young.bytes)
 	}
 	c.Remove(a)
 	c.Remove(a)
-	if _, ok := c.Get(a); ok || c.bytes != 10 {
-		t.Errorf("removed, but %v, %d bytes", ok, c.bytes)
+	if _, ok := c.Get(a); ok || c.young.bytes != 10 {
+		t.Errorf("removed, but %v, %d bytes", ok, c.young.bytes)
 	}
 }
 
@@ -40,27 +40,39 @@ func TestBounds(t *testing.T) {
 		if got, ok := c.Get(key); !ok || got != n {
 			t.Fatal("the last one was not remembered")
 		}
-		if c.Len() > MaxEntries {
-			t.Fatalf("%d entries", c.Len())
-		}
 	}
-	if c.Len() != MaxEntries/2+500 || c.bytes != 500 {
-		t.Errorf("%d entries, %d bytes of young ones", c.Len(), c.bytes)
+	if bytes := c.young.bytes + c.old.bytes; c.Len() != MaxEntries || bytes != MaxEntries {
+		t.Errorf("%d entries of %d bytes", c.Len(), bytes)
 	}
-	big, bigger := KeyOf("big"), KeyOf("bigger")
-	for _, key := range []Key{big, bigger} {
-		c.Put(key, -1, MaxBytes/2-10)
-		if _, ok := c.Get(key); !ok || c.bytes > MaxBytes/2 {
-			t.Errorf("%v, %d bytes", ok, c.bytes)
-		}
+	big := KeyOf("big")
+	c.Put(big, -1, MaxBytes-10)
+	if _, ok := c.Get(big); !ok || c.young.bytes+c.old.bytes > MaxBytes || c.Len() > 11 {
+		t.Errorf("%v, %d entries of %d bytes", ok, c.Len(), c.young.bytes+c.old.bytes)
 	}
-	if c.Len() != 2 {
-		t.Errorf("%d entries beside two that fill it", c.Len()-2)
-	}
-	c.Put(big, -1, MaxBytes/2+1)
+	c.Put(big, -1, MaxBytes+1)
 	if _, ok := c.Get(big); ok {
 		t.Error("what is too big is remembered, or what it was instead of")
 	}
+}
+
+// What fits stays, if it is asked for, in whatever order.
+func TestWorkingSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := NewCache[int, int]()
+		const used = MaxEntries * 9 / 10
+		for n := range used {
+			c.Put(n, n, 1)
+		}
+		for round := range 5 {
+			time.Sleep(generation * 3 / 4)
+			for n := range used {
+				if _, ok := c.Get(n); !ok {
+					t.Fatalf("round %d: %d was forgotten", round, n)
+				}
+			}
+			c.Put(-1-round, round, 1)
+		}
+	})
 }
 
 // What is asked for stays, however much else there is; what is not is forgotten, also
@@ -114,11 +126,13 @@ func TestCacheRace(t *testing.T) {
 		})
 	}
 	all.Wait()
-	bytes := 0
-	for _, e := range c.young {
-		bytes += e.size
-	}
-	if bytes != c.bytes || bytes > MaxBytes/2 {
-		t.Errorf("%d bytes are taken for %d", bytes, c.bytes)
+	for _, part := range []part[int, int]{c.young, c.old} {
+		bytes := 0
+		for _, e := range part.entries {
+			bytes += e.size
+		}
+		if bytes != part.bytes || bytes > MaxBytes {
+			t.Errorf("%d bytes are taken for %d", bytes, part.bytes)
+		}
 	}
 }
