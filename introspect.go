@@ -253,14 +253,14 @@ func (h *Handler) introspect(ctx context.Context, req *request, iss *issuer, cre
 	if !answer.Active {
 		return grant{}, failure.New(failure.TokenInactive, "the access token is not active, as its issuer says")
 	}
-	good := grant{claims: answer.Claims}
+	good := grant{claims: answer.Claims, holder: &answer.Holder}
 	if local != nil {
 		if f := token.CheckAgreement(local.Claims, answer.Claims); f != nil {
 			return grant{}, f
 		}
 		good.local = local.Claims
 	}
-	req.verdict.clientID = token.ClientID(answer.Claims)
+	req.verdict.clientID = answer.Holder.ClientID
 	if f := token.CheckAnswer(answer.Claims, iss.rules, creds.scheme, h.now()); f != nil {
 		return grant{}, f
 	}

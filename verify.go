@@ -67,7 +67,7 @@ func (h *Handler) verify(ctx context.Context, req *request) (access, *failure.Fa
 		return access{}, f
 	}
 	// 8. The token is bound to the key of the proof (check 12, RFC 7800 §3.1).
-	if f := token.CheckBinding(p.Thumbprint, good.claims, good.local); f != nil {
+	if f := good.holder.CheckBinding(p.Thumbprint, good.claims, good.local); f != nil {
 		return access{}, f
 	}
 	// 9. The proof was not used before (RFC 9449 §11.1).
@@ -103,7 +103,8 @@ func (h *Handler) verifyBearer(ctx context.Context, req *request, creds credenti
 // grant is what a good token says. Its cnf may be in either.
 type grant struct {
 	claims jose.Object
-	local  jose.Object // of the token itself, where claims are what its issuer says of it
+	holder *token.Holder // by the claims
+	local  jose.Object   // of the token itself, where claims are what its issuer says of it
 }
 
 // verifyToken verifies an access token by the issuer that it names, or if it is
@@ -120,12 +121,12 @@ func (h *Handler) verifyToken(ctx context.Context, req *request, creds credentia
 	if f != nil {
 		return grant{}, f
 	}
-	req.verdict.clientID = token.ClientID(good.Claims)
+	req.verdict.clientID = good.Holder.ClientID
 	if iss.introspection != nil && iss.introspection.all {
 		if f := good.CheckLocally(iss.rules, h.now()); f != nil {
 			return grant{}, f
 		}
-		if f := creds.checkBinding(good.Claims); f != nil {
+		if f := creds.checkBinding(good); f != nil {
 			return grant{}, f // its issuer's answer could not mend that
 		}
 		return h.introspect(ctx, req, iss, creds, good)
@@ -133,16 +134,16 @@ func (h *Handler) verifyToken(ctx context.Context, req *request, creds credentia
 	if f := good.Check(iss.rules, h.now()); f != nil {
 		return grant{}, f
 	}
-	return grant{claims: good.Claims}, nil
+	return grant{claims: good.Claims, holder: &good.Holder}, nil
 }
 
 // checkBinding is step 8 as far as the token alone can tell.
-func (c credentials) checkBinding(claims jose.Object) *failure.Failure {
+func (c credentials) checkBinding(local *token.Token) *failure.Failure {
 	switch {
 	case c.scheme == failure.Bearer:
-		return token.CheckUnbound(claims)
-	case claims.Has("cnf"):
-		return token.CheckBinding(c.jkt, claims)
+		return token.CheckUnbound(local.Claims)
+	case local.Claims.Has("cnf"):
+		return local.Holder.CheckBinding(c.jkt, local.Claims, jose.Object{})
 	}
 	return nil // the answer may have a cnf
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddy-dpop/caddy-dpop/internal/bounded"
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
+	"github.com/caddy-dpop/caddy-dpop/internal/token"
 )
 
 const (
@@ -51,6 +52,7 @@ type Signed struct {
 type Answer struct {
 	Active bool
 	Claims jose.Object
+	Holder token.Holder // by the claims
 	At     time.Time // when it was given
 
 	expires float64        // exp; infinite if there is none
@@ -318,7 +320,7 @@ func (i *Introspector) read(ctx context.Context, body []byte, mediaType string) 
 	active, _ := claims.Get("active")
 	switch string(active) {
 	case "true", "false":
-		answer := &Answer{Active: string(active) == "true", Claims: claims, At: i.now(), expires: math.Inf(1)}
+		answer := &Answer{Active: string(active) == "true", Claims: claims, Holder: token.HolderOf(claims), At: i.now(), expires: math.Inf(1)}
 		if exp, ok := claims.Get("exp"); ok {
 			answer.expires, _ = exp.Number() // what is no number is refused later
 		}

@@ -219,6 +219,9 @@ func TestBindingInSeveralPlaces(t *testing.T) {
 			}
 			expect(t, CheckBinding(jkt, places...), row.bound)
 			expect(t, CheckUnbound(places...), row.unused)
+			if len(places) == 2 {
+				expect(t, HolderOf(places[0]).CheckBinding(jkt, places[0], places[1]), row.bound)
+			}
 		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/caddy-dpop/caddy-dpop/internal/failure"
+	"github.com/caddy-dpop/caddy-dpop/internal/jose"
 )
 
 // jkt is the thumbprint of RFC 9449 §6.1's example.
@@ -55,15 +56,19 @@ func TestConfirmation(t *testing.T) {
 		{"a private one beside jkt", `{"cnf":{"https://a.example/x":{"jwk":1},"jkt":"` + jkt + `","X5T#S256":"a"}}`, "", failure.TokenBound},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			expect(t, CheckBinding(jkt, object(t, row.claims)), row.bound)
-			expect(t, CheckUnbound(object(t, row.claims)), row.bare)
+			claims := object(t, row.claims)
+			expect(t, CheckBinding(jkt, claims), row.bound)
+			expect(t, HolderOf(claims).CheckBinding(jkt, claims, jose.Object{}), row.bound)
+			expect(t, CheckUnbound(claims), row.bare)
 		})
 	}
 }
 
 // What is no string is equal to nothing, not even to a thumbprint that is not there.
 func TestBindingComparesStrings(t *testing.T) {
-	for _, value := range []string{"5", "null", "{}", `[""]`} {
-		expect(t, CheckBinding("", object(t, `{"cnf":{"jkt":`+value+`}}`)), failure.TokenOtherKey)
+	for _, value := range []string{"5", "null", "{}", `[""]`, `""`} {
+		claims := object(t, `{"cnf":{"jkt":`+value+`}}`)
+		expect(t, CheckBinding("", claims), failure.TokenOtherKey)
+		expect(t, HolderOf(claims).CheckBinding("", claims, jose.Object{}), failure.TokenOtherKey)
 	}
 }

@@ -67,6 +67,13 @@ func FuzzClaims(f *testing.F) {
 		if got := CheckBinding("x", claims) == nil; got != right {
 			t.Fatalf("%s: it is bound to the key: %t", text, got)
 		}
+		holder := HolderOf(claims)
+		if got := holder.CheckBinding("x", claims, jose.Object{}) == nil; got != right {
+			t.Fatalf("%s: its holder is that of the key: %t", text, got)
+		}
+		if holder.CheckBinding("y", claims, jose.Object{}) == nil && right || holder.ClientID != ClientID(claims) {
+			t.Fatalf("%s: it is of another holder", text)
+		}
 		if got := CheckUnbound(claims) == nil; got == bound {
 			t.Fatalf("%s: it is bound to nothing: %t", text, got)
 		}

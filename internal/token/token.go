@@ -4,7 +4,6 @@
 package token
 
 import (
-	"crypto/subtle"
 	"math"
 	"slices"
 	"strings"
@@ -101,7 +100,7 @@ func (p *Parsed) Issuer() string {
 func (p *Parsed) VerifySignature(algorithm *jose.Algorithm, keys []*jose.Key) (*Token, *failure.Failure) {
 	for _, key := range keys {
 		if algorithm.Verify(key, p.jws.Input, p.jws.Signature) == nil {
-			return &Token{Algorithm: algorithm.Name, Claims: p.jws.Claims, header: p.jws.Header}, nil
+			return &Token{Algorithm: algorithm.Name, Claims: p.jws.Claims, Holder: HolderOf(p.jws.Claims), header: p.jws.Header}, nil
 		}
 	}
 	return nil, failure.New(failure.TokenSignature, "the signature of the access token does not verify with a key of its issuer")
@@ -112,6 +111,7 @@ func (p *Parsed) VerifySignature(algorithm *jose.Algorithm, keys []*jose.Key) (*
 type Token struct {
 	Algorithm string // of the signature
 	Claims    jose.Object
+	Holder    Holder // by the claims
 
 	header jose.Object
 	passed atomic.Pointer[passed]
@@ -373,26 +373,36 @@ func CheckBinding(thumbprint string, places ...jose.Object) *failure.Failure {
 	return nil
 }
 
-func checkConfirmation(value jose.Value, thumbprint string) *failure.Failure {
-	cnf, ok := value.Object()
-	if !ok {
-		return failure.New(failure.TokenConfirmation, "the cnf of the access token is not a JSON object")
+func checkConfirmation(cnf jose.Value, thumbprint string) *failure.Failure {
+	jkt, f := confirmed(cnf)
+	if f != nil {
+		return f
 	}
-	for _, name := range uncheckedConfirmations {
-		if cnf.Has(name) {
-			return failure.New(failure.TokenConfirmation, "the cnf of the access token demands a confirmation that is not supported here")
-		}
-	}
-	value, ok = cnf.Get("jkt")
-	if !ok {
-		return failure.New(failure.TokenUnbound, "the access token is not bound to a DPoP key: its cnf has no jkt")
-	}
-	jkt, ok := value.Text()
-	if !ok || subtle.ConstantTimeCompare([]byte(jkt), []byte(thumbprint)) != 1 {
+	if jkt == "" || jkt != thumbprint {
 		return failure.New(failure.TokenOtherKey, "the access token is bound to another key than that of the DPoP proof",
 			failure.Detail{Name: "found", Value: thumbprint})
 	}
 	return nil
+}
+
+// confirmed returns the thumbprint of the key that a cnf names, or an empty one if
+// what it has there is none.
+func confirmed(value jose.Value) (string, *failure.Failure) {
+	cnf, ok := value.Object()
+	if !ok {
+		return "", failure.New(failure.TokenConfirmation, "the cnf of the access token is not a JSON object")
+	}
+	for _, name := range uncheckedConfirmations {
+		if cnf.Has(name) {
+			return "", failure.New(failure.TokenConfirmation, "the cnf of the access token demands a confirmation that is not supported here")
+		}
+	}
+	value, ok = cnf.Get("jkt")
+	if !ok {
+		return "", failure.New(failure.TokenUnbound, "the access token is not bound to a DPoP key: its cnf has no jkt")
+	}
+	jkt, _ := value.Text()
+	return jkt, nil
 }
 
 // CheckUnbound checks that a Bearer token is bound to no key at all: one that
