@@ -3,6 +3,7 @@ package caddydpop
 import (
 	"github.com/caddy-dpop/caddy-dpop/internal/bounded"
 	"github.com/caddy-dpop/caddy-dpop/internal/failure"
+	"github.com/caddy-dpop/caddy-dpop/internal/proof"
 )
 
 // knownTokens are the texts of tokens that were accepted of late, bound to a key, by
@@ -18,6 +19,7 @@ func newKnownTokens() *bounded.Cache[string, tokenForms] {
 // tokenForms are what a request needs to have of a token's text.
 type tokenForms struct {
 	hash   bounded.Key
+	ath    string
 	bearer string // asBearer, if the token is known
 }
 
@@ -35,6 +37,7 @@ func (c *credentials) recall() bool {
 func (c *credentials) read() {
 	if c.bearer == "" {
 		c.hash = bounded.KeyOf(c.token)
+		c.ath = proof.EncodedHash(c.hash)
 	}
 }
 
@@ -44,7 +47,7 @@ func (c *credentials) remember() {
 		return
 	}
 	c.bearer = asBearer(c.token)
-	const about = 200 // bytes of an entry beside its text
+	const about = 250 // bytes of an entry beside its text
 	// The text is kept once: what the entry goes by is part of what it holds.
 	text := c.bearer[len(c.bearer)-len(c.token):]
 	knownTokens.Put(text, c.tokenForms, len(c.bearer)+about)

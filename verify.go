@@ -49,7 +49,7 @@ func (h *Handler) verify(ctx context.Context, req *request) (access, *failure.Fa
 	req.verdict.jkt, creds.jkt = p.Thumbprint, p.Thumbprint
 	creds.read()
 	// 5. The proof is for this request (checks 8, 9 and 12).
-	if f := p.CheckRequest(req.method, urls, proof.Hash(creds.hash)); f != nil {
+	if f := p.CheckRequest(req.method, urls, creds.ath); f != nil {
 		return access{}, f
 	}
 	now := h.now()

@@ -134,7 +134,8 @@ func (i *inspection) proofToken(p *proof.Proof, found string, malformed *failure
 	case i.token == "":
 		i.skip("proof ath", "", found, "there is not one token")
 	default:
-		i.judge(stageProofRequest, "proof ath", proof.TokenHash(i.token), found, p.CheckToken(proof.HashOf(i.token)))
+		ath := proof.TokenHash(i.token)
+		i.judge(stageProofRequest, "proof ath", ath, found, p.CheckToken(ath))
 	}
 }
 

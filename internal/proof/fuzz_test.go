@@ -116,7 +116,7 @@ func FuzzVerify(f *testing.F) {
 		}
 		found, err := ParseURI(htu)
 		good := wantClaims["htm"] == "GET" && err == nil && found == target && wantClaims["ath"] == TokenHash("token")
-		if failed := p.CheckRequest("GET", []URI{target}, HashOf("token")); (failed == nil) != good {
+		if failed := p.CheckRequest("GET", []URI{target}, TokenHash("token")); (failed == nil) != good {
 			t.Fatalf("%q: %v", body, failed)
 		}
 	})
@@ -220,6 +220,9 @@ func FuzzParseURI(f *testing.F) {
 		again, err := ParseURI(got.String())
 		if err != nil || again != got {
 			t.Fatalf("%q is %s, and that is %s, %v", text, got, again, err)
+		}
+		if got.isWritten(text) != (text == got.String()) || !got.isWritten(got.String()) || got.isWritten(text+"/") {
+			t.Fatalf("%q is %s, and is taken to be written so: %t", text, got, got.isWritten(text))
 		}
 		if strings.ContainsAny(got.String(), "?#\\ \"<>^`{|}") || strings.Contains(got.Authority, "@") {
 			t.Fatalf("%q is %s", text, got)

@@ -106,12 +106,12 @@ func FuzzSignedProof(f *testing.F) {
 			return
 		}
 		target, err := ParseURI(url)
-		failed = p.CheckRequest(method, []URI{target}, HashOf(token))
+		failed = p.CheckRequest(method, []URI{target}, TokenHash(token))
 		if good := err == nil && token != ""; (failed == nil) != good {
 			t.Fatalf("%q: %v, %v", compact, err, failed)
 		}
 		if failed == nil {
-			for _, other := range []*failure.Failure{p.CheckRequest(method+"x", []URI{target}, HashOf(token)), p.CheckRequest(method, []URI{{target.Scheme, target.Authority, target.Path + "x"}}, HashOf(token)), p.CheckRequest(method, []URI{target}, HashOf(token+"x"))} {
+			for _, other := range []*failure.Failure{p.CheckRequest(method+"x", []URI{target}, TokenHash(token)), p.CheckRequest(method, []URI{{target.Scheme, target.Authority, target.Path + "x"}}, TokenHash(token)), p.CheckRequest(method, []URI{target}, TokenHash(token+"x"))} {
 				if other == nil {
 					t.Fatalf("%q is good for something else", compact)
 				}

@@ -317,12 +317,13 @@ func notANumber(name string) *failure.Failure {
 }
 
 // CheckRequest checks that the proof was made for this request: its method, one
-// of its URLs, and its access token as sent (RFC 9449 §4.3, checks 8, 9 and 12).
-func (p *Proof) CheckRequest(method string, urls []URI, token Hash) *failure.Failure {
+// of its URLs, and its access token as sent, of which ath is the TokenHash (RFC 9449
+// §4.3, checks 8, 9 and 12).
+func (p *Proof) CheckRequest(method string, urls []URI, ath string) *failure.Failure {
 	if f := p.CheckTarget(method, urls); f != nil {
 		return f
 	}
-	return p.CheckToken(token)
+	return p.CheckToken(ath)
 }
 
 // CheckTarget is CheckRequest for a request without an access token: one for a
@@ -345,6 +346,11 @@ func (p *Proof) CheckMethod(method string) *failure.Failure {
 
 // CheckURL is check 9.
 func (p *Proof) CheckURL(urls []URI) *failure.Failure {
+	for i := range urls {
+		if urls[i].isWritten(p.uri) {
+			return nil
+		}
+	}
 	found, err := ParseURI(p.uri)
 	if err != nil {
 		return failure.New(failure.ProofURL, "the htu of the DPoP proof is not an absolute http or https URI",
@@ -363,31 +369,23 @@ func (p *Proof) CheckURL(urls []URI) *failure.Failure {
 		failure.Detail{Name: "expected", Value: strings.Join(expected, " ")}, failure.Detail{Name: "found", Value: found.String()})
 }
 
-// CheckToken is check 12, as far as ath.
-func (p *Proof) CheckToken(token Hash) *failure.Failure {
+// CheckToken is check 12, as far as ath: what that must be is the TokenHash of the
+// token.
+func (p *Proof) CheckToken(ath string) *failure.Failure {
 	if p.ath == "" {
 		return failure.New(failure.ProofToken, "the DPoP proof has no ath")
 	}
-	var ath [43]byte
-	base64.RawURLEncoding.Encode(ath[:], token[:])
-	if p.ath != string(ath[:]) {
+	if p.ath != ath {
 		return failure.New(failure.ProofToken, "the ath of the DPoP proof is not the SHA-256 of the access token sent with it")
 	}
 	return nil
 }
 
-// Hash is the SHA-256 of the text of a token, of which ath is the base64url encoding
-// (RFC 9449 §4.2).
-type Hash [sha256.Size]byte
+// TokenHash returns the ath of a token (RFC 9449 §4.2).
+func TokenHash(token string) string { return EncodedHash(sha256.Sum256([]byte(token))) }
 
-// HashOf returns the hash of a token.
-func HashOf(token string) Hash { return sha256.Sum256([]byte(token)) }
-
-// TokenHash returns the ath of a token.
-func TokenHash(token string) string {
-	hash := HashOf(token)
-	return base64.RawURLEncoding.EncodeToString(hash[:])
-}
+// EncodedHash returns the ath of a token that has this SHA-256.
+func EncodedHash(hash [sha256.Size]byte) string { return base64.RawURLEncoding.EncodeToString(hash[:]) }
 
 // Window is when a proof is accepted by its iat: from now - MaxAge - ClockSkew
 // to now + ClockSkew, both included (RFC 9449 §4.3, check 11).

@@ -498,7 +498,7 @@ func TestDescriptionsHoldNothingOfTheProof(t *testing.T) {
 		if f != nil {
 			t.Fatal(f)
 		}
-		f = p.CheckRequest("GET", urls(t, "https://api.example.com/things"), HashOf("token"))
+		f = p.CheckRequest("GET", urls(t, "https://api.example.com/things"), TokenHash("token"))
 		refused(t, f, reason)
 		if f != nil && strings.Contains(f.Description, mark) {
 			t.Errorf("%v", f)

@@ -42,7 +42,7 @@ func publishedProofs(t testing.TB) []published {
 func check(t *testing.T, p *Proof, method, url, token string, at int64) failure.Reason {
 	t.Helper()
 	window := Window{MaxAge: 60 * time.Second, ClockSkew: 10 * time.Second}
-	if f := p.CheckRequest(method, urls(t, url), HashOf(token)); f != nil {
+	if f := p.CheckRequest(method, urls(t, url), TokenHash(token)); f != nil {
 		return f.Reason
 	}
 	for _, f := range []*failure.Failure{window.CheckTime(p, time.Unix(at, 0)), window.CheckValidity(p, time.Unix(at, 0))} {

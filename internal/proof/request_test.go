@@ -90,7 +90,7 @@ func TestCheckRequest(t *testing.T) {
 			if f != nil {
 				t.Fatal(f)
 			}
-			f = p.CheckRequest(test.method, urls(t, test.url), HashOf(test.token))
+			f = p.CheckRequest(test.method, urls(t, test.url), TokenHash(test.token))
 			switch {
 			case test.want != "":
 				refused(t, f, test.want)
@@ -110,13 +110,16 @@ func TestCheckRequestTakesAnyOfTheURLs(t *testing.T) {
 	}
 	one, other := "https://one.example/things", "https://api.example.com/things"
 	for _, list := range [][]string{{other}, {one, other}, {other, one}} {
-		if f := p.CheckRequest("GET", urls(t, list...), HashOf("token")); f != nil {
+		if f := p.CheckRequest("GET", urls(t, list...), TokenHash("token")); f != nil {
 			t.Errorf("%v: %v", list, f)
 		}
 	}
-	refused(t, p.CheckRequest("GET", urls(t, one), HashOf("token")), failure.ProofURL)
-	refused(t, p.CheckRequest("GET", nil, HashOf("token")), failure.ProofURL)
-	refused(t, p.CheckRequest("GET", []URI{{}}, HashOf("token")), failure.ProofURL)
+	refused(t, p.CheckRequest("GET", urls(t, one), TokenHash("token")), failure.ProofURL)
+	refused(t, p.CheckRequest("GET", nil, TokenHash("token")), failure.ProofURL)
+	refused(t, p.CheckRequest("GET", []URI{{}}, TokenHash("token")), failure.ProofURL)
+	if (&URI{}).isWritten("://") {
+		t.Error("no URI is taken for one")
+	}
 }
 
 func TestCheckRequestSaysWhatWasExpected(t *testing.T) {
@@ -125,7 +128,7 @@ func TestCheckRequestSaysWhatWasExpected(t *testing.T) {
 	if f != nil {
 		t.Fatal(f)
 	}
-	f = p.CheckRequest("GET", urls(t, "https://one.example:443/", "http://two.example"), HashOf("token"))
+	f = p.CheckRequest("GET", urls(t, "https://one.example:443/", "http://two.example"), TokenHash("token"))
 	refused(t, f, failure.ProofURL)
 	want := map[string]any{"expected": "https://one.example/ http://two.example/", "found": "https://api.example.com/things"}
 	for _, detail := range f.Details {
@@ -160,7 +163,7 @@ func TestCheckTarget(t *testing.T) {
 	}
 	refused(t, p.CheckTarget("POST", here), failure.ProofMethod)
 	refused(t, p.CheckTarget("GET", urls(t, "https://api.example.com/")), failure.ProofURL)
-	refused(t, p.CheckRequest("GET", here, HashOf("token")), failure.ProofToken)
+	refused(t, p.CheckRequest("GET", here, TokenHash("token")), failure.ProofToken)
 }
 
 func TestSign(t *testing.T) {
@@ -184,7 +187,7 @@ func TestSign(t *testing.T) {
 				if p.Thumbprint != key.Thumbprint || p.Algorithm != alg.Name || p.IssuedAt != 1700000000 {
 					t.Errorf("%+v", p)
 				}
-				if f := p.CheckRequest("GET", urls(t, "https://api.example.com/things"), HashOf("token")); f != nil {
+				if f := p.CheckRequest("GET", urls(t, "https://api.example.com/things"), TokenHash("token")); f != nil {
 					t.Error(f)
 				}
 				ids[p.ID] = true
@@ -201,7 +204,7 @@ func TestSign(t *testing.T) {
 			if f != nil {
 				t.Fatal(f)
 			}
-			refused(t, p.CheckRequest("GET", urls(t, "https://api.example.com/things"), HashOf("")), failure.ProofToken)
+			refused(t, p.CheckRequest("GET", urls(t, "https://api.example.com/things"), TokenHash("")), failure.ProofToken)
 		})
 	}
 }

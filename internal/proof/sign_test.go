@@ -40,7 +40,7 @@ func TestSignClaims(t *testing.T) {
 		if f != nil || nonce != c.Nonce || given != (c.Nonce != "") {
 			t.Errorf("nonce %q, %v, %v", nonce, given, f)
 		}
-		if f := p.CheckToken(HashOf("token")); (f == nil) != (c.Token != "") {
+		if f := p.CheckToken(TokenHash("token")); (f == nil) != (c.Token != "") {
 			t.Errorf("for a token: %v", f)
 		}
 	}

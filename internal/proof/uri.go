@@ -20,6 +20,16 @@ type URI struct {
 
 func (u URI) String() string { return u.Scheme + "://" + u.Authority + u.Path }
 
+// isWritten reports whether a text is the URI just as it is written here, as most
+// clients write it. It makes nothing of the text.
+func (u *URI) isWritten(text string) bool {
+	const between = "://"
+	scheme, host := len(u.Scheme), len(u.Scheme)+len(between)
+	path := host + len(u.Authority)
+	return u.Path != "" && len(text) == path+len(u.Path) &&
+		text[:scheme] == u.Scheme && text[scheme:host] == between && text[host:path] == u.Authority && text[path:] == u.Path
+}
+
 var (
 	errScheme    = errors.New("not an absolute http or https URI")
 	errAuthority = errors.New("the authority is not a host and an optional port")
