@@ -92,8 +92,8 @@ func judgeSignature(text, issuerName string, algorithms jose.Algorithms, keys au
 		}
 		keys = authserver.NewKeyCache(none, func() *x509.CertPool { return nil })
 	}
-	iss := &issuer{algorithms: algorithms, keys: keys, tokens: newTokenCache()}
-	h := &Handler{issuers: map[string]*issuer{issuerName: iss}}
+	iss := &issuer{rules: &token.Rules{Issuer: issuerName}, algorithms: algorithms, keys: keys, tokens: newTokenCache()}
+	h := &Handler{issuers: issuers{iss}}
 	creds := credentials{token: text}
 	creds.read()
 	_, _, f := h.verifyJWT(context.Background(), creds)

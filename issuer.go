@@ -81,6 +81,29 @@ type issuer struct {
 	introspection *introspection // nil: none
 }
 
+// issuers are those of a handler. They are few.
+type issuers []*issuer
+
+// find returns the issuer of the exact value of iss, or nil.
+func (all issuers) find(iss string) *issuer {
+	for _, one := range all {
+		if one.rules.Issuer == iss {
+			return one
+		}
+	}
+	return nil
+}
+
+// names returns the values of iss, in order.
+func (all issuers) names() []string {
+	names := make([]string, len(all))
+	for i, one := range all {
+		names[i] = one.rules.Issuer
+	}
+	slices.Sort(names)
+	return names
+}
+
 // provisionIssuer makes an issuer of checked settings.
 func (h *Handler) provisionIssuer(check checker, config *Issuer, settings *Handler) (*issuer, error) {
 	iss := new(issuer)

@@ -147,8 +147,8 @@ type Handler struct {
 
 	name         string
 	mode         Mode
-	issuers      map[string]*issuer // by the exact value of iss
-	algorithms   jose.Algorithms    // of proofs
+	issuers      issuers
+	algorithms   jose.Algorithms // of proofs
 	window       proof.Window
 	bases        []proof.URI // public URLs, their paths without a last slash
 	nonces       nonces
@@ -282,13 +282,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Metadata:   h.published.documentURL,
 		Bearer:     h.mode != ModeStrict,
 	}
-	h.issuers = make(map[string]*issuer, len(settings.Issuers))
+	h.issuers = make(issuers, 0, len(settings.Issuers))
 	for i, config := range settings.Issuers {
 		iss, err := h.provisionIssuer(check, config, &settings)
 		if err != nil {
 			return within(fmt.Sprintf("issuers[%d]", i), err)
 		}
-		h.issuers[config.Issuer] = iss
+		h.issuers = append(h.issuers, iss)
 		if iss.introspection != nil {
 			h.introspecting = iss
 		}
@@ -336,13 +336,13 @@ func (h *Handler) provisionReplay(ctx caddy.Context) error {
 // Validate checks what only shows once the settings are provisioned: an issuer
 // whose file has no key that can verify tokens would have all of them refused.
 func (h *Handler) Validate() error {
-	for name, iss := range h.issuers {
+	for _, iss := range h.issuers {
 		file, ok := iss.keys.(*authserver.KeyFile)
 		if !ok {
 			continue
 		}
 		if file.Status().Keys == 0 {
-			return wrong("jwks_file", "of issuer %s: no key in it can verify tokens", name)
+			return wrong("jwks_file", "of issuer %s: no key in it can verify tokens", iss.rules.Issuer)
 		}
 	}
 	return nil

@@ -118,9 +118,10 @@ type replayStatus struct {
 
 func (h *Handler) status() handlerStatus {
 	status := handlerStatus{Name: h.name, Mode: h.mode, Nonce: h.nonces.mode, Requests: h.tally.counts()}
-	for _, name := range slices.Sorted(maps.Keys(h.issuers)) {
-		status.Issuers = append(status.Issuers, issuerStatusOf(name, h.issuers[name].keys))
+	for _, iss := range h.issuers {
+		status.Issuers = append(status.Issuers, issuerStatusOf(iss.rules.Issuer, iss.keys))
 	}
+	slices.SortFunc(status.Issuers, func(a, b issuerStatus) int { return strings.Compare(a.Issuer, b.Issuer) })
 	status.Replay.Kind = h.storeName
 	switch store := h.store.(type) {
 	case *replay.Memory:

@@ -30,7 +30,7 @@ func TestTrustDoesNotMix(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = h.Cleanup() })
-		return h.issuers[name]
+		return h.issuers.find(name)
 	}
 	usual := provisioned(func(*Issuer) {})
 	for _, row := range []struct {

@@ -3,9 +3,7 @@ package caddydpop
 import (
 	"context"
 	"errors"
-	"maps"
 	"math"
-	"slices"
 	"strings"
 
 	"github.com/caddy-dpop/caddy-dpop/internal/authserver"
@@ -160,10 +158,10 @@ func (h *Handler) verifyJWT(ctx context.Context, creds credentials) (*issuer, *t
 	if f != nil {
 		return nil, nil, f
 	}
-	iss, ok := h.issuers[parsed.Issuer()]
-	if !ok {
+	iss := h.issuers.find(parsed.Issuer())
+	if iss == nil {
 		return nil, nil, failure.New(failure.TokenIssuer, "the access token is of an issuer that is not accepted here",
-			differing(slices.Sorted(maps.Keys(h.issuers)), parsed.Issuer())...)
+			differing(h.issuers.names(), parsed.Issuer())...)
 	}
 	algorithm := iss.algorithms.Find(parsed.Algorithm)
 	if algorithm == nil {

@@ -53,7 +53,7 @@ type Answer struct {
 	Active bool
 	Claims jose.Object
 	Holder token.Holder // by the claims
-	At     time.Time // when it was given
+	At     time.Time    // when it was given
 
 	expires float64        // exp; infinite if there is none
 	roots   *x509.CertPool // that vouched for who gave it
