@@ -155,7 +155,7 @@ func (b *tallyBook) of(name string) *tally {
 	}
 	t, ok := b.byName[name]
 	if !ok {
-		t = &tally{numbers: make(map[judgement]*atomic.Uint64)}
+		t = &tally{counters: make(map[judgement]*counter)}
 		b.byName[name] = t
 	}
 	return t
@@ -169,8 +169,15 @@ func (b *tallyBook) all() map[string]*tally {
 
 // tally counts requests by what became of them.
 type tally struct {
-	mu      sync.RWMutex
-	numbers map[judgement]*atomic.Uint64
+	last     atomic.Pointer[counter] // of the last request: most are judged the same
+	mu       sync.RWMutex
+	counters map[judgement]*counter
+}
+
+// counter counts requests of which the same became.
+type counter struct {
+	judgement
+	number atomic.Uint64
 }
 
 // judgement is what became of a request, in the words of reason codes.
@@ -181,18 +188,29 @@ type judgement struct {
 }
 
 func (t *tally) add(j judgement) {
-	t.mu.RLock()
-	number, ok := t.numbers[j]
-	t.mu.RUnlock()
-	if !ok {
-		t.mu.Lock()
-		if number, ok = t.numbers[j]; !ok {
-			number = new(atomic.Uint64)
-			t.numbers[j] = number
-		}
-		t.mu.Unlock()
+	c := t.last.Load()
+	if c == nil || c.judgement != j {
+		c = t.of(j)
+		t.last.Store(c)
 	}
-	number.Add(1)
+	c.number.Add(1)
+}
+
+// of returns the counter of a judgement.
+func (t *tally) of(j judgement) *counter {
+	t.mu.RLock()
+	c, ok := t.counters[j]
+	t.mu.RUnlock()
+	if ok {
+		return c
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c, ok = t.counters[j]; !ok {
+		c = &counter{judgement: j}
+		t.counters[j] = c
+	}
+	return c
 }
 
 // count is how often something became of a request.
@@ -205,9 +223,9 @@ type count struct {
 func (t *tally) counts() []count {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	counts := make([]count, 0, len(t.numbers))
-	for j, number := range t.numbers {
-		counts = append(counts, count{j, number.Load()})
+	counts := make([]count, 0, len(t.counters))
+	for j, c := range t.counters {
+		counts = append(counts, count{j, c.number.Load()})
 	}
 	slices.SortFunc(counts, func(a, b count) int { return int(b.Count) - int(a.Count) })
 	return counts

@@ -182,7 +182,14 @@ type census struct {
 	limits    []*int // those that are not released, in order
 	live      int
 	perSecond map[uint32]int
-	from      uint32 // no second before this is counted
+	recent    [8]secondCount // not in perSecond yet: nearly all end in these seconds
+	from      uint32         // no second before this is counted
+}
+
+// secondCount is how many more entries end in a second than perSecond says.
+type secondCount struct {
+	second uint32
+	more   int32
 }
 
 // add counts an entry, unless there are as many as there may be.
@@ -213,15 +220,32 @@ func (c *census) remove(a Admission) {
 
 // change counts, unless another call has moved on past the entry's end meanwhile.
 func (c *census) change(a Admission, by int) {
-	if a.Until >= c.from {
-		c.perSecond[a.Until] += by
-		c.live += by
+	if a.Until < c.from {
+		return
+	}
+	c.live += by
+	recent := &c.recent[a.Until%uint32(len(c.recent))]
+	if recent.second != a.Until {
+		c.settle(recent)
+		recent.second = a.Until
+	}
+	recent.more += int32(by)
+}
+
+// settle has perSecond say what it should.
+func (c *census) settle(recent *secondCount) {
+	if recent.more != 0 {
+		c.perSecond[recent.second] += int(recent.more)
+		recent.more = 0
 	}
 }
 
 func (c *census) expire(horizon uint32) {
 	if horizon <= c.from {
 		return
+	}
+	for i := range c.recent {
+		c.settle(&c.recent[i])
 	}
 	if int(horizon-c.from) > len(c.perSecond) {
 		for s, n := range c.perSecond {

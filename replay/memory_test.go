@@ -433,3 +433,40 @@ func (m *Memory) size() int {
 	}
 	return total
 }
+
+// The census is what a count of all entries would be, in whatever order they come
+// and go.
+func TestCensus(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	c := census{max: 500, perSecond: make(map[uint32]int)}
+	ends := make(map[uint32]int) // what is live
+	horizon := uint32(1000)
+	for range 100_000 {
+		if random.IntN(200) == 0 {
+			horizon += random.Uint32N(40)
+		}
+		a := Admission{Until: horizon + random.Uint32N(30), Horizon: horizon}
+		live := 0
+		for end, n := range ends {
+			if end < horizon {
+				delete(ends, end)
+			} else {
+				live += n
+			}
+		}
+		if added := c.add(a); added != (live < c.max) {
+			t.Fatalf("added: %t, with %d of %d", added, live, c.max)
+		} else if added {
+			ends[a.Until]++
+			live++
+		}
+		if ends[a.Until] > 0 && random.IntN(3) == 0 {
+			c.remove(a)
+			ends[a.Until]--
+			live--
+		}
+		if c.live != live {
+			t.Fatalf("%d are live, not %d", c.live, live)
+		}
+	}
+}
