@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"bytes"
 	"encoding/binary"
 	"hash/maphash"
 	"sync"
@@ -27,10 +28,14 @@ const (
 // page holds the entries whose positions begin with the same bits. A slot whose
 // end is below the horizon is free: its entry is dead, or there never was one.
 type page struct {
-	keys  [pageSlots]entryKey
+	tags  [pageSlots]byte // of the keys: most that are not the one looked for need no other look
 	ends  [pageSlots]uint32
 	depth uint32 // how many bits
+	keys  [pageSlots]entryKey
 }
+
+// tagOf returns eight bits of a position that do not say which page it belongs in.
+func tagOf(position uint64) byte { return byte(position >> shardBits) }
 
 // entryKey is the first half of a Key: 128 bits of a cryptographic hash.
 type entryKey struct{ first, second uint64 }
@@ -61,12 +66,17 @@ func (t *table) holds(key entryKey, position uint64, horizon uint32) bool {
 		return false
 	}
 	p, _ := t.lookup(position)
-	for i := range p.keys {
+	tag := tagOf(position)
+	for i := 0; ; i++ {
+		next := bytes.IndexByte(p.tags[i:], tag)
+		if next < 0 {
+			return false
+		}
+		i += next
 		if p.keys[i] == key && p.ends[i] >= horizon {
 			return true
 		}
 	}
-	return false
 }
 
 // insert adds an entry that the table does not hold.
@@ -78,7 +88,7 @@ func (t *table) insert(key entryKey, position uint64, a Admission, seed maphash.
 		p, index := t.lookup(position)
 		for i := range p.ends {
 			if p.ends[i] < a.Horizon {
-				p.keys[i], p.ends[i] = key, a.Until
+				p.tags[i], p.ends[i], p.keys[i] = tagOf(position), a.Until, key
 				return
 			}
 		}
@@ -100,7 +110,7 @@ func (t *table) split(p *page, index int, seed maphash.Seed) {
 	next := 0
 	for i := range p.keys {
 		if (p.keys[i].position(seed)<<shardBits)&bit != 0 {
-			sibling.keys[next], sibling.ends[next] = p.keys[i], p.ends[i]
+			sibling.tags[next], sibling.ends[next], sibling.keys[next] = p.tags[i], p.ends[i], p.keys[i]
 			p.ends[i] = 0
 			next++
 		}
