@@ -20,7 +20,7 @@ import (
 // comparison is one run: all servers, with what is the same for each.
 type comparison struct {
 	iss         *issuer
-	bare        *bare
+	bare        verification
 	servers     []*server
 	clients     []*client
 	rounds      int
@@ -99,7 +99,7 @@ func (c *comparison) prepare(clients int) error {
 	if c.iss, err = newIssuer(); err != nil {
 		return err
 	}
-	if c.bare, err = newBare(); err != nil {
+	if c.bare, err = newVerification(); err != nil {
 		return err
 	}
 	for range clients {

@@ -4,10 +4,6 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
 	"errors"
 	"net/http"
 
@@ -18,6 +14,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/caddy-dpop/caddy-dpop"
+	"github.com/caddy-dpop/caddy-dpop/internal/bare"
 )
 
 func main() {
@@ -30,11 +27,7 @@ func main() {
 	caddycmd.Main()
 }
 
-type bareVerification struct {
-	key       *ecdsa.PublicKey
-	digest    [sha256.Size]byte
-	signature []byte
-}
+type bareVerification struct{ verify func() bool }
 
 // CaddyModule implements caddy.Module.
 func (bareVerification) CaddyModule() caddy.ModuleInfo {
@@ -42,19 +35,14 @@ func (bareVerification) CaddyModule() caddy.ModuleInfo {
 }
 
 // Provision implements caddy.Provisioner.
-func (b *bareVerification) Provision(caddy.Context) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	b.key, b.digest = &key.PublicKey, sha256.Sum256([]byte("message"))
-	b.signature, err = ecdsa.SignASN1(rand.Reader, key, b.digest[:])
+func (b *bareVerification) Provision(caddy.Context) (err error) {
+	b.verify, err = bare.Verification("ES256")
 	return err
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (b *bareVerification) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if !ecdsa.VerifyASN1(b.key, b.digest[:], b.signature) {
+	if !b.verify() {
 		return caddyhttp.Error(http.StatusInternalServerError, errors.New("the signature does not verify"))
 	}
 	return next.ServeHTTP(w, r)
