@@ -37,42 +37,46 @@ type row struct {
 	Requests      int
 }
 
-func (c *comparison) report(samples map[*server][]sample) *report {
+func (c *comparison) report(rounds []map[*server]*sample) *report {
 	r := &report{Notes: c.notes, load: c.load, connections: c.connections}
-	alone, least, dpop := samples[c.servers[0]], samples[c.servers[1]], samples[c.servers[2]]
+	alone, least, dpop := c.servers[0], c.servers[1], c.servers[2]
 	// Ratios are of one round each, in which the machine is the same for all.
-	of := func(s *server, value func(i int, one sample) float64) float64 {
+	of := func(value func(round map[*server]*sample) float64) float64 {
 		var values []float64
-		for i, one := range samples[s] {
-			values = append(values, value(i, one))
+		for _, round := range rounds {
+			values = append(values, value(round))
 		}
 		return median(values)
 	}
-	milliseconds := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-	microseconds := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
-	r.BareMicroseconds = of(c.servers[0], func(_ int, one sample) float64 { return microseconds(one.bare) })
+	r.BareMicroseconds = of(func(round map[*server]*sample) float64 { return microseconds(round[alone].bare) })
 	for _, s := range c.servers {
+		over := func(round map[*server]*sample, s *server) float64 {
+			return float64(round[s].cpu() - round[alone].cpu())
+		}
+		latency := func(p float64) float64 {
+			return of(func(round map[*server]*sample) float64 { return microseconds(percentile(round[s].latencies, p)) / 1000 })
+		}
 		line := row{
 			Server:       s.name,
 			Apache:       s.apache,
-			Microseconds: of(s, func(_ int, one sample) float64 { return microseconds(one.cpu) }),
-			Over:         of(s, func(i int, one sample) float64 { return float64(one.cpu-alone[i].cpu) / float64(one.bare) }),
-			OverLeast: of(s, func(i int, one sample) float64 {
-				return float64(one.cpu-alone[i].cpu) / float64(least[i].cpu-alone[i].cpu)
+			Microseconds: of(func(round map[*server]*sample) float64 { return microseconds(round[s].cpu()) }),
+			Over:         of(func(round map[*server]*sample) float64 { return over(round, s) / float64(round[s].bare) }),
+			OverLeast:    of(func(round map[*server]*sample) float64 { return over(round, s) / over(round, least) }),
+			TimesDpop:    of(func(round map[*server]*sample) float64 { return float64(round[s].cpu()) / float64(round[dpop].cpu()) }),
+			Rate: of(func(round map[*server]*sample) float64 {
+				return float64(round[s].answered()) / round[s].elapsed.Seconds()
 			}),
-			TimesDpop: of(s, func(i int, one sample) float64 { return float64(one.cpu) / float64(dpop[i].cpu) }),
-			Rate:      of(s, func(_ int, one sample) float64 { return one.rate }),
-			P50:       of(s, func(_ int, one sample) float64 { return milliseconds(one.p50) }),
-			P90:       of(s, func(_ int, one sample) float64 { return milliseconds(one.p90) }),
-			P99:       of(s, func(_ int, one sample) float64 { return milliseconds(one.p99) }),
+			P50: latency(0.50), P90: latency(0.90), P99: latency(0.99),
 		}
-		for _, one := range samples[s] {
-			line.Requests += one.answered
+		for _, round := range rounds {
+			line.Requests += round[s].answered()
 		}
 		r.Rows = append(r.Rows, line)
 	}
 	return r
 }
+
+func microseconds(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
 func (r *report) save(file string) error {
 	text, err := json.MarshalIndent(r, "", "\t")
