@@ -28,21 +28,27 @@ func dial(address string) (*connection, error) {
 	return &connection{conn, bufio.NewReader(conn)}, nil
 }
 
-// send sends a request as it is, and waits for the whole answer. The server may
-// say that it is the connection's last.
-func (c *connection) send(request []byte) (status int, last bool, err error) {
+// answer is what counts of one.
+type answer struct {
+	status    int
+	last      bool   // of its connection, as the server says
+	challenge string // why a request was refused
+}
+
+// send sends a request as it is, and waits for the whole answer.
+func (c *connection) send(request []byte) (answer, error) {
 	if err := c.conn.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
-		return 0, true, err
+		return answer{}, err
 	}
 	if _, err := c.conn.Write(request); err != nil {
-		return 0, true, err
+		return answer{}, err
 	}
-	answer, err := http.ReadResponse(c.in, nil)
+	got, err := http.ReadResponse(c.in, nil)
 	if err != nil {
-		return 0, true, err
+		return answer{}, err
 	}
-	_, err = io.Copy(io.Discard, answer.Body)
-	return answer.StatusCode, answer.Close, err
+	_, err = io.Copy(io.Discard, got.Body)
+	return answer{got.StatusCode, got.Close, got.Header.Get("WWW-Authenticate")}, err
 }
 
 func (c *connection) close() { _ = c.conn.Close() }
@@ -54,8 +60,8 @@ func ask(address string, request []byte) (int, error) {
 		return 0, err
 	}
 	defer c.close()
-	status, _, err := c.send(request)
-	return status, err
+	got, err := c.send(request)
+	return got.status, err
 }
 
 // accepted returns an error unless a request is answered with 200.

@@ -44,9 +44,9 @@ func sendAll(address string, requests [][]byte, connections int, limit time.Dura
 				if n >= len(requests) || sent.Sub(start) > limit {
 					return
 				}
-				status, last, err := c.send(requests[n])
-				if err == nil && (status != 200 || last) {
-					err = fmt.Errorf("status %d, last of the connection: %t", status, last)
+				got, err := c.send(requests[n])
+				if err == nil && (got.status != 200 || got.last) {
+					err = fmt.Errorf("status %d, last of the connection: %t", got.status, got.last)
 				}
 				if err != nil {
 					failures[i] = fmt.Errorf("request %d: %w", n, err)

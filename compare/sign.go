@@ -84,14 +84,13 @@ func sign(context.Context, []string) error {
 			return err
 		}
 	}
-	renewed, oldest := time.Now(), 0
+	began, renewed := time.Now(), 0
 	for n := 0; ; n++ {
-		if time.Since(renewed) > signRenewals {
-			renewed = time.Now()
-			if clients[oldest%signClients], err = iss.newClient(signClients*signRenewals + time.Minute); err != nil {
+		// By the clock: while nobody takes requests, clients grow old too.
+		for ; renewed < int(time.Since(began)/signRenewals); renewed++ {
+			if clients[renewed%signClients], err = iss.newClient(signClients*signRenewals + time.Minute); err != nil {
 				return err
 			}
-			oldest++
 		}
 		next, err := mixed(address, clients[n%signClients], clients[(n+1)%signClients])
 		if err != nil {

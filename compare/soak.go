@@ -26,6 +26,7 @@ type soaked struct {
 	site    site
 	backend string
 	traffic *traffic
+	bare    verification
 	lasts   time.Duration
 	idle    float64
 	rate    float64
@@ -41,13 +42,14 @@ type minute struct {
 	reloaded       bool
 	starved, again int64
 	stolen         time.Duration // from the machine: see stolenTime
+	bare           time.Duration // of one verification: how fast the machine was
 }
 
 func soak(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("soak", flag.ExitOnError)
 	caddy := flags.String("caddy", "", "Caddy with this plugin")
 	share := flags.Float64("share", 0.5, "how much of what the machine can do is asked of it")
-	s := &soaked{}
+	s := new(soaked)
 	flags.DurationVar(&s.lasts, "for", 30*time.Minute, "how long it lasts, after some seconds that it takes to measure what the machine can do")
 	_ = flags.Parse(args)
 	if s.lasts < time.Minute {
@@ -93,6 +95,9 @@ func (s *soaked) prepare(dir, caddy string) (stop func(), err error) {
 		return stop, err
 	}
 	stops = append(stops, stopBackend)
+	if s.bare, err = newVerification(); err != nil {
+		return stop, err
+	}
 	if s.signer, err = startSigner(); err != nil {
 		return stop, err
 	}
@@ -181,7 +186,7 @@ func (s *soaked) run(interrupted context.Context) error {
 // watch makes a line for each window, of samples of which each has twenty. Every
 // third begins with a reload.
 func (s *soaked) watch(ctx context.Context) error {
-	fmt.Printf("%6s %9s %9s %8s %8s %9s %9s %10s %9s %s\n", "minute", "requests", "refused", "p50 ms", "p99 ms", "RSS MiB", "heap MiB", "goroutines", "proofs", "")
+	fmt.Printf("%6s %9s %9s %8s %8s %9s %9s %10s %9s %8s %s\n", "minute", "requests", "refused", "p50 ms", "p99 ms", "RSS MiB", "heap MiB", "goroutines", "proofs", "bare µs", "")
 	const samples = 20
 	ticks := time.NewTicker(s.lasts / (windows * samples))
 	defer ticks.Stop()
@@ -208,6 +213,11 @@ func (s *soaked) watch(ctx context.Context) error {
 			m.heap += one.heap / samples
 			m.goroutines += one.goroutines / samples
 			m.entries += one.entries / samples
+			bare, err := s.bare.measure(1, 20)
+			if err != nil {
+				return err
+			}
+			m.bare += bare / samples
 		}
 		var latencies []time.Duration
 		latencies, m.refused = s.traffic.takeMinute()
@@ -236,8 +246,8 @@ func (m *minute) print(n int) {
 		notes = append(notes, fmt.Sprintf("%d signed late", m.starved))
 	}
 	const mebi = 1 << 20
-	fmt.Printf("%6d %9d %9d %8.2f %8.2f %9.1f %9.1f %10.0f %9.0f %s\n", n, m.sent, m.refused,
-		m.p50.Seconds()*1000, m.p99.Seconds()*1000, m.resident/mebi, m.heap/mebi, m.goroutines, m.entries, strings.Join(notes, ", "))
+	fmt.Printf("%6d %9d %9d %8.2f %8.2f %9.1f %9.1f %10.0f %9.0f %8.0f %s\n", n, m.sent, m.refused,
+		m.p50.Seconds()*1000, m.p99.Seconds()*1000, m.resident/mebi, m.heap/mebi, m.goroutines, m.entries, microseconds(m.bare), strings.Join(notes, ", "))
 }
 
 // reloadOnce loads the configuration with another realm: one that is the same
@@ -277,7 +287,9 @@ func (s *soaked) check() error {
 	memory("RSS", func(m minute) float64 { return m.resident })
 	memory("heap in use", func(m minute) float64 { return m.heap })
 	// How long an answer takes while others have the processors says nothing of Caddy.
-	tolerated := time.Duration(0.02 * float64(s.lasts) / windows * float64(runtime.NumCPU()))
+	// They may have them for less than the hundredth part of the time that p99 is about.
+	const tolerable = 0.005
+	tolerated := time.Duration(tolerable * float64(s.lasts) / windows * float64(runtime.NumCPU()))
 	var own []float64 // of minutes that were this machine's own
 	var worst minute
 	sent := 0
@@ -292,7 +304,7 @@ func (s *soaked) check() error {
 		sent += m.sent
 		late += m.starved
 	}
-	say(3*len(own) >= 2*len(s.minutes), "in %d of %d minutes at most 2 %% of the processors' time were stolen (at least two thirds)", len(own), len(s.minutes))
+	say(3*len(own) >= 2*len(s.minutes), "in %d of %d minutes at most 0.5 %% of the processors' time was stolen (at least two thirds)", len(own), len(s.minutes))
 	most, middle := worst.p99.Seconds()*1000, median(own)
 	say(most <= 2*middle, "p99 is at most %.2f ms in those, with %d ms stolen; the median one's is %.2f ms (within twice that)", most, worst.stolen.Milliseconds(), middle)
 	say(goroutines <= s.idle, "%.0f goroutines in the end, %.0f when idle before", goroutines, s.idle)

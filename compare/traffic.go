@@ -51,9 +51,9 @@ func (t *traffic) run(ctx context.Context, rate float64) {
 				if !ok {
 					return
 				}
-				status, err := w.send(one.Request)
-				t.record(one, status, time.Since(from), err)
-				if status == 200 {
+				got, err := w.send(one.Request)
+				t.record(one, got, time.Since(from), err)
+				if got.status == 200 {
 					w.accepted = one.Request
 				}
 			}
@@ -73,8 +73,8 @@ func (t *traffic) drain(connections int) time.Duration {
 			defer w.hangUp()
 			for one := range t.source {
 				sent := time.Now()
-				status, err := w.send(one.Request)
-				t.record(one, status, time.Since(sent), err)
+				got, err := w.send(one.Request)
+				t.record(one, got, time.Since(sent), err)
 			}
 		})
 	}
@@ -83,16 +83,17 @@ func (t *traffic) drain(connections int) time.Duration {
 }
 
 // record keeps what became of a request.
-func (t *traffic) record(one signed, status int, latency time.Duration, err error) {
+func (t *traffic) record(one signed, got answer, latency time.Duration, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.latencies = append(t.latencies, latency)
 	switch {
-	case status != one.Want || err != nil:
+	case got.status != one.Want || err != nil:
 		if t.unexpected = append(t.unexpected, ""); len(t.unexpected) <= 20 {
-			t.unexpected[len(t.unexpected)-1] = fmt.Sprintf("status %d for %d, %v", status, one.Want, err)
+			t.unexpected[len(t.unexpected)-1] = fmt.Sprintf("at %s status %d for %d, %v %s",
+				time.Now().Format(time.TimeOnly), got.status, one.Want, err, got.challenge)
 		}
-	case status != 200:
+	case got.status != 200:
 		t.refused++
 	}
 }
@@ -135,29 +136,29 @@ func (w *worker) take(ctx context.Context, n int64, due time.Time) (signed, time
 // send sends a request. A server may close a connection that waits for one, as
 // Caddy does when it is configured anew: then the request was not read, and is
 // sent again, once.
-func (w *worker) send(request []byte) (int, error) {
+func (w *worker) send(request []byte) (answer, error) {
 	kept := w.conn != nil
-	status, err := w.try(request)
+	got, err := w.try(request)
 	if err != nil && kept {
 		w.retried.Add(1)
-		status, err = w.try(request)
+		got, err = w.try(request)
 	}
-	return status, err
+	return got, err
 }
 
-func (w *worker) try(request []byte) (int, error) {
+func (w *worker) try(request []byte) (answer, error) {
 	if w.conn == nil {
 		var err error
 		if w.conn, err = dial(w.address); err != nil {
 			w.conn = nil
-			return 0, err
+			return answer{}, err
 		}
 	}
-	status, last, err := w.conn.send(request)
-	if err != nil || last {
+	got, err := w.conn.send(request)
+	if err != nil || got.last {
 		w.hangUp()
 	}
-	return status, err
+	return got, err
 }
 
 func (w *worker) hangUp() {
