@@ -88,7 +88,7 @@ func withToken(t *testing.T, g *gateway, token string) call {
 
 func TestOpaqueTokens(t *testing.T) {
 	s := startServer(t)
-	g := serve(t, setup{site: s.site("claim_header X-User sub", "")})
+	g := serve(t, setup{site: s.site("claim_header X-User sub", "") + " {\nheader_up X-Client {http.dpop.client_id}\n}"})
 	other := map[string]any{"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}
 	for token, row := range map[string]struct {
 		changes map[string]any
@@ -119,7 +119,7 @@ func TestOpaqueTokens(t *testing.T) {
 		}
 		switch row.status {
 		case 200:
-			if got := g.backend.one(t).header; got.Get("Authorization") != "Bearer "+token || got.Get("X-User") != "user-1" {
+			if got := g.backend.one(t).header; got.Get("Authorization") != "Bearer "+token || got.Get("X-User") != "user-1" || got.Get("X-Client") != "client-1" {
 				t.Errorf("%s: the backend got %v", token, got)
 			}
 			continue

@@ -25,8 +25,9 @@ func TestRememberedToken(t *testing.T) {
 	}
 	g := serve(t, setup{site: "handle /a {\n" + handler("audience "+audience) + "}\nhandle /b {\n" + handler("audience other") +
 		"}\nhandle /c {\n" + handler("audience "+audience+"\nrequire_scope x") + "}"})
+	expires := time.Now().Add(10 * time.Second)
 	token, err := issuer.Key.Sign(map[string]any{"typ": "at+jwt"}, map[string]any{
-		"iss": issuer.URL, "aud": audience, "sub": "user-1", "exp": time.Now().Unix() + 4, "cnf": map[string]any{"jkt": clientKey.Thumbprint},
+		"iss": issuer.URL, "aud": audience, "sub": "user-1", "exp": expires.Unix(), "cnf": map[string]any{"jkt": clientKey.Thumbprint},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -37,10 +38,10 @@ func TestRememberedToken(t *testing.T) {
 			"Authorization": {"DPoP " + token}, "Dpop": {dpop(t, "GET", g.url+path, token, nil)},
 		}}.send(t).StatusCode
 	}
-	// soon returns the status once it is the one wanted, or after two seconds.
+	// soon returns the status once it is the one wanted, or after three seconds.
 	soon := func(path string, want int) int {
 		t.Helper()
-		for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		for deadline := time.Now().Add(3 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 			if got := send(path); got == want || time.Now().After(deadline) {
 				return got
 			}
@@ -61,7 +62,7 @@ func TestRememberedToken(t *testing.T) {
 	if got := soon("/a", 200); got != 200 {
 		t.Errorf("its key is back: answered %d", got)
 	}
-	time.Sleep(3 * time.Second)
+	time.Sleep(time.Until(expires))
 	if got := soon("/a", 401); got != 401 {
 		t.Errorf("expired: answered %d", got)
 	}

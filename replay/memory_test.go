@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/caddy-dpop/caddy-dpop/internal/beside"
 )
@@ -428,7 +429,7 @@ func (m *Memory) size() int {
 	for i := range m.shards {
 		total += 4 * cap(m.shards[i].directory)
 		for _, chunk := range m.shards[i].chunks {
-			total += cap(chunk) * (pageSlots*20 + 8)
+			total += cap(chunk) * int(unsafe.Sizeof(page{}))
 		}
 	}
 	return total
