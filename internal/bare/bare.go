@@ -37,8 +37,11 @@ func Verification(algorithm string) (verify func() bool, err error) {
 		return verify, err
 	case "EdDSA":
 		public, private, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			return nil, err
+		}
 		signature = ed25519.Sign(private, message)
-		return func() bool { return ed25519.Verify(public, message, signature) }, err
+		return func() bool { return ed25519.Verify(public, message, signature) }, nil
 	}
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {

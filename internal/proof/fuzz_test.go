@@ -202,14 +202,18 @@ func removed(input string) string {
 
 func FuzzParseURI(f *testing.F) {
 	for _, seed := range []string{
-		"https://example.com/a/b", "HTTP://a/./b/../b/%63/%7bfoo%7d", "https://EXAMPLE.com:443", "http://example.com:?a#b", "https://[2001:DB8::1]:8443/a",
+		"https://example.com/a/b", "httpx://example.com/a/b", "https###example.com/a/b", "https://exbmple.com/a/b", "https://example.com/a/c", "HTTP://a/./b/../b/%63/%7bfoo%7d", "https://EXAMPLE.com:443", "http://example.com:?a#b", "https://[2001:DB8::1]:8443/a",
 		"https://user:pass@example.com/", "https://example.com/%zz", "https://example.com/a//../b/.", "https://example.com/%2e%2E/%2f%41", "http\u017f://example.com/",
 		"https://example.com/[|]^\"<>`{}", "https://%65xample%2ecom%c3%a9/", "https://example.com//", "https://example.com/a?b/../c", `https://example.com\a`,
 		"https://[::ffff:192.0.2.1]", "https://[fe80::1%25eth0]/", "https://example.com:00443/", "https://a,b;c=d/!$&'()*+,;=:@",
 	} {
 		f.Add(seed)
 	}
+	here := URI{"https", "example.com", "/a/b"}
 	f.Fuzz(func(t *testing.T, text string) {
+		if here.isWritten(text) != (text == here.String()) {
+			t.Fatalf("%q is taken to be %s as it is written: %t", text, here, here.isWritten(text))
+		}
 		got, err := ParseURI(text)
 		if err != nil {
 			if got != (URI{}) {
