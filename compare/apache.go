@@ -95,7 +95,7 @@ MaxKeepAliveRequests 0
 		return nil, err
 	}
 	s := &server{name: name, address: address, log: filepath.Join(dir, "errors"), process: p, protects: true, apache: true,
-		// In the ten seconds for which it remembers proofs, no more than its default cache can hold.
+		// In the ten seconds for which it remembers proofs, not many more than its default cache can hold.
 		batch: apacheDefaultEntries / 10}
 	if err := s.await(iss); err != nil {
 		s.stop()

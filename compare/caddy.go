@@ -20,7 +20,7 @@ type server struct {
 
 	protects bool // it demands proofs
 	apache   bool
-	batch    int // at most so many requests a round; 0: no limit
+	batch    int // at most so many requests a turn; 0: no limit
 }
 
 // site is what a Caddyfile is made for.

@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"text/tabwriter"
 	"time"
 )
 
-// report is what a comparison has found: medians of its rounds.
+// report is what a comparison has found: medians of its rounds, and latencies of all.
 type report struct {
 	// BareMicroseconds is one bare verification.
 	BareMicroseconds float64
@@ -53,9 +54,12 @@ func (c *comparison) report(rounds []map[*server]*sample) *report {
 		over := func(round map[*server]*sample, s *server) float64 {
 			return float64(round[s].cpu() - round[alone].cpu())
 		}
-		latency := func(p float64) float64 {
-			return of(func(round map[*server]*sample) float64 { return microseconds(percentile(round[s].latencies, p)) / 1000 })
+		var latencies []time.Duration // of all rounds: in one there are few of Apache's
+		for _, round := range rounds {
+			latencies = append(latencies, round[s].latencies...)
 		}
+		slices.Sort(latencies)
+		latency := func(p float64) float64 { return microseconds(percentile(latencies, p)) / 1000 }
 		line := row{
 			Server:       s.name,
 			Apache:       s.apache,
@@ -67,9 +71,7 @@ func (c *comparison) report(rounds []map[*server]*sample) *report {
 				return float64(round[s].answered()) / round[s].elapsed.Seconds()
 			}),
 			P50: latency(0.50), P90: latency(0.90), P99: latency(0.99),
-		}
-		for _, round := range rounds {
-			line.Requests += round[s].answered()
+			Requests: len(latencies),
 		}
 		r.Rows = append(r.Rows, line)
 	}

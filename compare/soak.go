@@ -130,24 +130,33 @@ func (s *soaked) acceptsOne() error {
 	}
 }
 
-// calibrate measures how many requests of the mix a second this machine can do,
-// with nothing signed meanwhile.
+// calibrate measures how many requests of the mix a second this machine can do, which
+// has to sign them too.
 func (s *soaked) calibrate() (float64, error) {
 	const many = 12_000
 	const piped = 200 // no more have waited in the pipe, and may be too old
-	source := make(chan signed, many)
-	for n := range piped + many {
-		one, err := s.signer.next()
-		if err != nil {
-			return 0, err
+	source := make(chan signed, piped)
+	failed := make(chan error, 1)
+	go func() {
+		defer close(source)
+		for n := range piped + many {
+			one, err := s.signer.next()
+			if err != nil {
+				failed <- err
+				return
+			}
+			if n >= piped {
+				source <- one
+			}
 		}
-		if n >= piped {
-			source <- one
-		}
-	}
-	close(source)
+	}()
 	t := &traffic{address: s.address, source: source}
 	elapsed := t.drain(8)
+	select {
+	case err := <-failed:
+		return 0, err
+	default:
+	}
 	if len(t.unexpected) > 0 {
 		return 0, fmt.Errorf("to measure what the machine can do: %d answers of %d are not what they should be, such as %s", len(t.unexpected), many, t.unexpected[0])
 	}

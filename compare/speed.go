@@ -61,7 +61,7 @@ func speed(ctx context.Context, args []string) error {
 	entries := flags.String("apache-entries", fmt.Sprintf("%d,%d", apacheDefaultEntries, 10*apacheDefaultEntries), "sizes of mod_oauth2's cache, with commas; 0: without Apache")
 	clients := flags.Int("clients", 20, "how many clients there are, each with a token")
 	c := &comparison{load: loadAverage()}
-	flags.IntVar(&c.rounds, "rounds", 30, "how often each server is measured")
+	flags.IntVar(&c.rounds, "rounds", 30, "how often all servers are measured, Caddy's twice each time")
 	flags.IntVar(&c.requests, "requests", 600, "how many requests a server gets in a turn, at most")
 	flags.IntVar(&c.connections, "connections", 4, "on so many connections at once")
 	flags.DurationVar(&c.limit, "limit", 3*time.Second, "for how long a server gets requests in a turn, at most")
@@ -236,10 +236,10 @@ func (c *comparison) measure(ctx context.Context) ([]map[*server]*sample, error)
 	switch {
 	case len(quiet) == len(all):
 	case len(quiet) < leastRounds:
-		c.notes = append(c.notes, fmt.Sprintf("in all but %d of %d rounds more than 2 %% of the processors' time was stolen by other virtual machines; all count", len(quiet), len(all)))
+		c.notes = append(c.notes, fmt.Sprintf("in all but %d of %d rounds more than %.0f %% of the processors' time was stolen by other virtual machines; all count", len(quiet), len(all), 100*mostStolen))
 		return all, nil
 	default:
-		c.notes = append(c.notes, fmt.Sprintf("%d of %d rounds count: in the others more than 2 %% of the processors' time was stolen by other virtual machines", len(quiet), len(all)))
+		c.notes = append(c.notes, fmt.Sprintf("%d of %d rounds count: in the others more than %.0f %% of the processors' time was stolen by other virtual machines", len(quiet), len(all), 100*mostStolen))
 	}
 	return quiet, nil
 }
@@ -275,8 +275,8 @@ func (c *comparison) round(ctx context.Context) (map[*server]*sample, error) {
 			round[s].add(one)
 		}
 	}
-	for _, s := range round {
-		s.bare = verifications / time.Duration(measured)
+	for _, one := range round {
+		one.bare = verifications / time.Duration(measured)
 	}
 	return round, nil
 }
