@@ -42,12 +42,21 @@ func alike(text string) string {
 	for _, change := range [][2]string{
 		{`127\.0\.0\.1:\d+`, "127.0.0.1:0"},
 		{`Bearer eyJ[\w-]+`, "Bearer eyJ"},
-		{`\b[\w-]{43}\b`, "thumbprint"},
-		{`[\w-]+\.\.\.`, "..."}, // cut short in a table
+		{`(?m)(^|[^\w-])[\w-]{43}([^\w-]|$)`, "${1}thumbprint${2}"}, // which may begin or end with a hyphen
+		{`[\w-]+\.\.\.`, "..."},                                     // cut short in a table
 	} {
 		text = regexp.MustCompile(change[0]).ReplaceAllString(text, change[1])
 	}
 	return text
+}
+
+func TestAlike(t *testing.T) {
+	inner := strings.Repeat("x", 41)
+	for _, thumbprint := range []string{"-" + inner + "x", "x" + inner + "-", "_" + inner + "_", "x" + inner + "x"} {
+		if got := alike("found " + thumbprint + "\n" + thumbprint + " and x" + thumbprint); got != "found thumbprint\nthumbprint and x"+thumbprint {
+			t.Errorf("%q", got)
+		}
+	}
 }
 
 // checkReadmeDemo fails unless the README shows what the demo prints.
