@@ -75,7 +75,7 @@ func timed(t testing.TB, s *Store, use replay.Use) error {
 	t.Helper()
 	start := time.Now()
 	err := s.Record(context.Background(), use)
-	if took := time.Since(start); took > s.options.Timeout+200*time.Millisecond {
+	if took := time.Since(start); took > s.options.Timeout+100*time.Millisecond {
 		t.Errorf("Record took %v", took)
 	}
 	return err
