@@ -14,7 +14,7 @@ import (
 // outcome is what became of a batch of requests.
 type outcome struct {
 	answered  int
-	latencies []time.Duration // sorted
+	latencies []time.Duration
 	elapsed   time.Duration
 }
 
@@ -60,7 +60,6 @@ func sendAll(address string, requests [][]byte, connections int, limit time.Dura
 	result := outcome{elapsed: time.Since(start)}
 	result.latencies = slices.Concat(latencies...)
 	result.answered = len(result.latencies)
-	slices.Sort(result.latencies)
 	return result, errors.Join(failures...)
 }
 

@@ -50,10 +50,10 @@ func (c *comparison) report(rounds []map[*server]*sample) *report {
 		return median(values)
 	}
 	r.BareMicroseconds = of(func(round map[*server]*sample) float64 { return microseconds(round[alone].bare) })
+	over := func(round map[*server]*sample, s *server) float64 {
+		return float64(round[s].cpu() - round[alone].cpu())
+	}
 	for _, s := range c.servers {
-		over := func(round map[*server]*sample, s *server) float64 {
-			return float64(round[s].cpu() - round[alone].cpu())
-		}
 		var latencies []time.Duration // of all rounds: in one there are few of Apache's
 		for _, round := range rounds {
 			latencies = append(latencies, round[s].latencies...)

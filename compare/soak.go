@@ -313,7 +313,7 @@ func (s *soaked) check() error {
 		sent += m.sent
 		late += m.starved
 	}
-	say(3*len(own) >= 2*len(s.minutes), "in %d of %d minutes at most 0.5 %% of the processors' time was stolen (at least two thirds)", len(own), len(s.minutes))
+	say(3*len(own) >= 2*len(s.minutes), "in %d of %d minutes at most %.1f %% of the processors' time was stolen (at least two thirds)", len(own), len(s.minutes), 100*tolerable)
 	most, middle := worst.p99.Seconds()*1000, median(own)
 	say(most <= 2*middle, "p99 is at most %.2f ms in those, with %d ms stolen; the median one's is %.2f ms (within twice that)", most, worst.stolen.Milliseconds(), middle)
 	say(goroutines <= s.idle, "%.0f goroutines in the end, %.0f when idle before", goroutines, s.idle)

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,7 +35,7 @@ type comparison struct {
 type sample struct {
 	taken     time.Duration // by its processes, for all accepted requests
 	elapsed   time.Duration
-	latencies []time.Duration // of these, sorted
+	latencies []time.Duration // of these
 	bare      time.Duration   // of one verification, in the same round
 }
 
@@ -45,7 +44,6 @@ func (s *sample) add(turn sample) {
 	s.taken += turn.taken
 	s.elapsed += turn.elapsed
 	s.latencies = append(s.latencies, turn.latencies...)
-	slices.Sort(s.latencies)
 }
 
 func (s *sample) answered() int { return len(s.latencies) }
