@@ -121,16 +121,15 @@ func arrived(r *http.Request) *request {
 	if req, ok := vars[requestVar].(*request); ok {
 		return req
 	}
-	original, ok := ctx.Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
-	if !ok {
-		original = *r
-	}
 	req := &request{
-		method: original.Method,
-		target: original.RequestURI,
-		url:    original.URL,
+		method: r.Method,
+		target: r.RequestURI,
+		url:    r.URL,
 		host:   r.Host,
 		secure: r.TLS != nil,
+	}
+	if original, ok := ctx.Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		req.method, req.target, req.url = original.Method, original.RequestURI, original.URL
 	}
 	// Other directives may change the values of a header in place.
 	if trusted, _ := vars[caddyhttp.TrustedProxyVarKey].(bool); trusted {
@@ -138,7 +137,9 @@ func arrived(r *http.Request) *request {
 	}
 	req.authorization = append(req.room[0:0:1], r.Header["Authorization"]...)
 	req.proof = append(req.room[1:1:2], r.Header["Dpop"]...)
-	caddyhttp.SetVar(ctx, requestVar, req)
+	if vars != nil {
+		vars[requestVar] = req
+	}
 	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Map(req.placeholder)
 	}

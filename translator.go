@@ -57,10 +57,18 @@ func (t *translator) translate() {
 	}
 }
 
+// translated are the headers that this translator does not leave alone.
+func (t *translator) translated() []string {
+	if t.challenger == nil {
+		return answers[:1]
+	}
+	return answers[:]
+}
+
 // isNoAnswer reports whether a trailer is not one of the headers that are
 // translated, and so may follow as it is.
 func (t *translator) isNoAnswer(name string) bool {
-	return !strings.EqualFold(name, "DPoP-Nonce") && (t.challenger == nil || !strings.EqualFold(name, "WWW-Authenticate"))
+	return !slices.ContainsFunc(t.translated(), func(answer string) bool { return strings.EqualFold(answer, name) })
 }
 
 // finish is for what the upstream has set after the body: trailers, or before an
@@ -71,10 +79,7 @@ func (t *translator) finish() {
 		return
 	}
 	header := t.Header()
-	for i, name := range answers {
-		if t.isNoAnswer(name) {
-			continue
-		}
+	for i, name := range t.translated() {
 		delete(header, trailers[i])
 		// A writer outside this one may hold the headers back until now.
 		switch {
@@ -127,7 +132,7 @@ func (t *translator) note() {
 		return
 	}
 	t.wrote = true
-	for i, name := range answers {
+	for i, name := range t.translated() {
 		t.sent[i] = slices.Clone(t.Header()[name])
 	}
 }

@@ -133,7 +133,7 @@ func (a *Algorithm) Verify(key *Key, input string, signature []byte) error {
 }
 
 // inputBuffer is enough for most of what is signed, in bytes.
-const inputBuffer = 2048
+const inputBuffer = 1024
 
 // digest appends the hash of what is signed.
 func (a *Algorithm) digest(out []byte, input string) []byte {

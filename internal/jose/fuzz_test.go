@@ -62,6 +62,22 @@ func strict(text []byte) (ok, sure bool) {
 	}
 }
 
+// FuzzDecodeBase64URL checks that what is decoded has one spelling, and that nothing
+// with that spelling is refused.
+func FuzzDecodeBase64URL(f *testing.F) {
+	for _, seed := range []string{"", "AQ", "AQI", "AQID", "AR", "A", "AQIDA", "AQI=", "AQ\nID", "AAAA\n", "AAA\nA", "\r\nAA", "AAAA\r\n\r\nA"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		got, err := DecodeBase64URL(text)
+		loose, looseErr := base64.RawURLEncoding.DecodeString(text)
+		canonical := looseErr == nil && base64.RawURLEncoding.EncodeToString(loose) == text
+		if canonical != (err == nil) || canonical && !bytes.Equal(got, loose) {
+			t.Fatalf("%q: got %v, %v; encoding/base64 %v, %v", text, got, err, loose, looseErr)
+		}
+	})
+}
+
 func FuzzParseObject(f *testing.F) {
 	for _, seed := range []string{
 		`{}`, ` { "a" : 1 } `, `{"a":1,"a":2}`, `{"a":1,"\u0061":2}`, `{"a":1,"A":2}`, `{"a":[1,{"b":[]},"c",null,true,-1.5e+3]}`,

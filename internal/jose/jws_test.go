@@ -59,6 +59,24 @@ func TestDecodeBase64URL(t *testing.T) {
 	}
 }
 
+// TestDecodeBase64URLBreaks puts up to four line breaks into texts of all lengths that
+// base64 repeats itself in.
+func TestDecodeBase64URLBreaks(t *testing.T) {
+	for n := range 13 {
+		for first := range n + 1 {
+			for breaks := 1; breaks <= 4; breaks++ {
+				for _, with := range []string{"\n", "\r"} {
+					letters := strings.Repeat("A", n)
+					text := letters[:first] + strings.Repeat(with, breaks) + letters[first:]
+					if got, err := DecodeBase64URL(text); err == nil {
+						t.Errorf("%q is decoded to %v", text, got)
+					}
+				}
+			}
+		}
+	}
+}
+
 func TestParseJWS(t *testing.T) {
 	const header, claims = `{"alg":"ES256"}`, `{"jti":"1"}`
 	compact := encode(header) + "." + encode(claims) + "." + encode("signature")
