@@ -95,8 +95,8 @@ MaxKeepAliveRequests 0
 		return nil, err
 	}
 	s := &server{name: name, address: address, log: filepath.Join(dir, "errors"), process: p, protects: true, apache: true,
-		// In the ten seconds for which it remembers proofs, not many more than its default cache can hold.
-		batch: apacheDefaultEntries / 10}
+		// In the ten seconds for which it remembers proofs, not more than its cache can hold.
+		batch: entries / 3}
 	if err := s.await(iss); err != nil {
 		s.stop()
 		log, _ := os.ReadFile(s.log)

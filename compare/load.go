@@ -14,6 +14,7 @@ import (
 // outcome is what became of a batch of requests.
 type outcome struct {
 	answered  int
+	last      int // the number of the last one that was
 	latencies []time.Duration
 	elapsed   time.Duration
 }
@@ -35,6 +36,7 @@ func sendAll(address string, requests [][]byte, connections int, limit time.Dura
 	var all sync.WaitGroup
 	latencies := make([][]time.Duration, connections)
 	failures := make([]error, connections)
+	last := make([]int, connections)
 	start := time.Now()
 	for i, c := range conns {
 		all.Go(func() {
@@ -52,12 +54,12 @@ func sendAll(address string, requests [][]byte, connections int, limit time.Dura
 					failures[i] = fmt.Errorf("request %d: %w", n, err)
 					return
 				}
-				latencies[i] = append(latencies[i], time.Since(sent))
+				latencies[i], last[i] = append(latencies[i], time.Since(sent)), n
 			}
 		})
 	}
 	all.Wait()
-	result := outcome{elapsed: time.Since(start)}
+	result := outcome{elapsed: time.Since(start), last: slices.Max(last)}
 	result.latencies = slices.Concat(latencies...)
 	result.answered = len(result.latencies)
 	return result, errors.Join(failures...)

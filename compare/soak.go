@@ -55,6 +55,9 @@ func soak(ctx context.Context, args []string) error {
 	if s.lasts < time.Minute {
 		return errors.New("a soak of less than a minute shows nothing")
 	}
+	if *share <= 0 || *share > 1 {
+		return fmt.Errorf("-share: %g is not between 0 and 1", *share)
+	}
 	dir, err := os.MkdirTemp("", "soak")
 	if err != nil {
 		return err

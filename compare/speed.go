@@ -59,11 +59,16 @@ func speed(ctx context.Context, args []string) error {
 	entries := flags.String("apache-entries", fmt.Sprintf("%d,%d", apacheDefaultEntries, 10*apacheDefaultEntries), "sizes of mod_oauth2's cache, with commas; 0: without Apache")
 	clients := flags.Int("clients", 20, "how many clients there are, each with a token")
 	c := &comparison{load: loadAverage()}
-	flags.IntVar(&c.rounds, "rounds", 30, "how often all servers are measured, Caddy's twice each time")
-	flags.IntVar(&c.requests, "requests", 600, "how many requests a server gets in a turn, at most")
+	flags.IntVar(&c.rounds, "rounds", 15, "how often all servers are measured, Caddy's twice each time")
+	flags.IntVar(&c.requests, "requests", 3000, "how many requests a server gets in a turn, at most")
 	flags.IntVar(&c.connections, "connections", 4, "on so many connections at once")
 	flags.DurationVar(&c.limit, "limit", 3*time.Second, "for how long a server gets requests in a turn, at most")
 	_ = flags.Parse(args)
+	for name, few := range map[string]bool{"rounds": c.rounds < 1, "requests": c.requests < 4, "connections": c.connections < 1, "clients": *clients < 1, "limit": c.limit <= 0} {
+		if few {
+			return fmt.Errorf("-%s: %s is too few", name, flags.Lookup(name).Value)
+		}
+	}
 
 	dir, err := os.MkdirTemp("", "compare")
 	if err != nil {
@@ -212,8 +217,9 @@ const (
 	leastRounds = 10   // that must count, or all do
 )
 
-// measure goes through the servers again and again, in short rounds, so that each
-// has its share of what the machine does besides.
+// measure goes through the servers again and again, so that each has its share of what
+// the machine does besides. A turn is long enough for what a server does now and then,
+// such as to collect its garbage, and for how it does when it has no rest.
 func (c *comparison) measure(ctx context.Context) ([]map[*server]*sample, error) {
 	var all, quiet []map[*server]*sample
 	for n := range c.rounds {
@@ -321,6 +327,9 @@ func (c *comparison) turn(s *server) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
+	if sent.answered == 0 {
+		return sample{}, fmt.Errorf("no request was answered within %s", c.limit)
+	}
 	time.Sleep(5 * time.Millisecond) // what follows the last answer is of the requests too
 	after, err := processorTime(s.pid())
 	if err != nil {
@@ -330,7 +339,7 @@ func (c *comparison) turn(s *server) (sample, error) {
 	if s.protects {
 		want = 401
 	}
-	if status, err := ask(s.address, requests[sent.answered-1]); err != nil || status != want {
+	if status, err := ask(s.address, requests[sent.last]); err != nil || status != want {
 		return sample{}, fmt.Errorf("a request that was sent before: status %d, %v", status, err)
 	}
 	return sample{taken: after - before, elapsed: sent.elapsed, latencies: sent.latencies}, nil

@@ -11,12 +11,13 @@ import (
 
 // Compare measures the processor time that work takes, as so many times that of so
 // many calls of bare: in turns, so that the ratio holds while the machine's speed
-// drifts, and on one that does other things too.
+// drifts, and on one that does other things too. A turn of work is as long as one of
+// bare, so that cheap work does not find all caches cold again after each few calls.
 func Compare(b *testing.B, bare func(), times int, work func()) {
 	b.Helper()
 	const batch = 64
-	work() // the first one makes what is there from then on
-	var ours, theirs time.Duration
+	work()                                  // the first one makes what is there from then on
+	var ours, theirs, longest time.Duration // longest is that of a turn
 	calls, batches, began := 0, 0, processorTime()
 	turn := func() {
 		ours += processorTime() - began
@@ -25,14 +26,15 @@ func Compare(b *testing.B, bare func(), times int, work func()) {
 		for range batch {
 			bare()
 		}
-		theirs += processorTime() - began
+		longest = processorTime() - began
+		theirs += longest
 		batches++
 		b.StartTimer()
 		began = processorTime()
 	}
 	for b.Loop() {
 		work()
-		if calls++; calls%batch == 0 {
+		if calls++; calls%batch == 0 && processorTime()-began >= longest {
 			turn()
 		}
 	}
