@@ -34,8 +34,8 @@ type ReplayModule interface {
 type MemoryReplay struct {
 	// How many proofs are remembered at once, at most; memory is taken as they
 	// come, about 45 bytes for each. When that many could all still be accepted, new
-	// ones are answered 503 until some cannot: none is ever forgotten early. Default:
-	// `10000000`.
+	// ones are answered 503 until some cannot: none is ever forgotten early. At 80 %
+	// the log has a warning. Default: `10000000`.
 	MaxEntries int `json:"max_entries,omitempty"`
 
 	// A file in which accepted proofs are recorded too, so that they stay refused
@@ -113,7 +113,7 @@ func (m *MemoryReplay) ReplayStore() replay.Store { return m.memory }
 // those of the configuration that follows count, or of the one before if this one
 // fails to load. The store lives on while any handler uses it.
 func (m *MemoryReplay) begin() (stop func(), err error) {
-	release := m.memory.Limit(m.MaxEntries)
+	release := m.memory.Limit(m.MaxEntries, m.warnNearlyFull)
 	if m.Persist == "" {
 		stop := m.memory.Begin()
 		return func() {
@@ -137,6 +137,12 @@ func (m *MemoryReplay) begin() (stop func(), err error) {
 		closeFile()
 		release()
 	}, nil
+}
+
+// warnNearlyFull is for the operator to act before proofs are refused.
+func (m *MemoryReplay) warnNearlyFull(live, limit int) {
+	m.logger.Warn("the store of accepted proofs is nearly full: beyond max_entries, new ones are answered 503",
+		zap.Int("entries", live), zap.Int("max_entries", limit))
 }
 
 // Cleanup leaves the memory store, if Provision joined it.

@@ -198,6 +198,9 @@ func TestAttackTimeAndRoom(t *testing.T) {
 	if !full {
 		t.Error("the store did not fill")
 	}
+	await(t, g.logs, func(e entry) bool {
+		return e["level"] == "warn" && e["logger"] == "dpop.replay.memory" && e["entries"] == most*4/5. && e["max_entries"] == float64(most)
+	})
 	g.backend.requests()
 	for end := now + 5; ; time.Sleep(50 * time.Millisecond) {
 		at := float64(time.Now().UnixMilli()) / 1000

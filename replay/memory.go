@@ -45,7 +45,7 @@ func newMemory(maxEntries int, now func() time.Time) *Memory {
 	m := &Memory{seed: maphash.MakeSeed(), begun: make(chan struct{})}
 	m.now, m.changed = now, m.persistence.retain
 	m.start.Store(math.MaxInt64)
-	m.census = census{max: maxEntries, perSecond: make(map[uint32]int)}
+	m.census = census{limit: limit{max: maxEntries}, perSecond: make(map[uint32]int)}
 	return m
 }
 
@@ -147,22 +147,30 @@ func (m *Memory) beforeStart(use Use) bool {
 }
 
 // Limit sets the bound until release is called: the last one set, of those that
-// are not released, counts. Entries above a lower bound live out their time.
-func (m *Memory) Limit(maxEntries int) (release func()) {
+// are not released, counts. Entries above a lower bound live out their time. When
+// four fifths of it are taken, nearlyFull is called in a goroutine of its own: again
+// only after less than half were.
+func (m *Memory) Limit(maxEntries int, nearlyFull func(live, limit int)) (release func()) {
 	c := &m.census
-	limit := &maxEntries
+	set := &limit{maxEntries, nearlyFull}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.limits = append(c.limits, limit)
-	c.max = maxEntries
+	c.limits = append(c.limits, set)
+	c.limit, c.told = *set, false
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.limits = slices.DeleteFunc(c.limits, func(l *int) bool { return l == limit })
+		c.limits = slices.DeleteFunc(c.limits, func(l *limit) bool { return l == set })
 		if len(c.limits) > 0 {
-			c.max = *c.limits[len(c.limits)-1]
+			c.limit, c.told = *c.limits[len(c.limits)-1], false
 		}
 	}
+}
+
+// limit is a bound, and who is told when it is near.
+type limit struct {
+	max        int
+	nearlyFull func(live, limit int)
 }
 
 // Entries returns how many live entries there are, and how many there may be.
@@ -171,15 +179,16 @@ func (m *Memory) Entries() (live, limit int) {
 	m.census.mu.Lock()
 	defer m.census.mu.Unlock()
 	m.census.expire(horizon)
-	return m.census.live, m.census.max
+	return m.census.live, m.census.limit.max
 }
 
 // census counts the live entries, by the second of their end, so that the count
 // is exact at any time although nobody visits the dead ones.
 type census struct {
 	mu        sync.Mutex
-	max       int
-	limits    []*int // those that are not released, in order
+	limit     limit    // the one that counts
+	limits    []*limit // those that are not released, in order
+	told      bool     // that the limit is near
 	live      int
 	perSecond map[uint32]int
 	recent    [8]secondCount // not in perSecond yet: nearly all end in these seconds
@@ -197,10 +206,17 @@ func (c *census) add(a Admission) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.expire(a.Horizon)
-	if c.live >= c.max {
+	if c.live >= c.limit.max {
 		return false
 	}
 	c.change(a, 1)
+	switch {
+	case c.told:
+		c.told = c.live >= c.limit.max/2
+	case c.live >= c.limit.max-c.limit.max/5 && c.limit.nearlyFull != nil:
+		c.told = true
+		go c.limit.nearlyFull(c.live, c.limit.max)
+	}
 	return true
 }
 

@@ -220,16 +220,55 @@ func TestMemoryIsBoundedAndExact(t *testing.T) {
 	}
 	record(t, m, use(limit, c.now().Unix()), ErrFull)
 
-	wide := m.Limit(limit + 1)
+	wide := m.Limit(limit+1, nil)
 	record(t, m, use(limit, c.now().Unix()), nil)
-	narrow := m.Limit(10)
+	narrow := m.Limit(10, nil)
 	record(t, m, use(limit+1, c.now().Unix()), ErrFull)
 	record(t, m, use(5, c.now().Unix()), ErrReplayed)
 	narrow()
-	m.Limit(limit + 2) // replaces the first, which is released after
+	m.Limit(limit+2, nil) // replaces the first, which is released after
 	wide()
 	record(t, m, use(limit+1, c.now().Unix()), nil)
 	record(t, m, use(limit+2, c.now().Unix()), ErrFull)
+}
+
+func TestMemoryNearlyFull(t *testing.T) {
+	m, c := newTestMemory(t, 1<<30)
+	type told struct{ live, limit int }
+	calls := make(chan told, 10)
+	next := 0
+	fill := func(n int, want ...told) {
+		t.Helper()
+		for range n {
+			next++
+			record(t, m, use(next, c.now().Unix()), nil)
+		}
+		for _, w := range want {
+			select {
+			case got := <-calls:
+				if got != w {
+					t.Fatalf("told of %d of %d, not of %d of %d", got.live, got.limit, w.live, w.limit)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatal("not told")
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+		if len(calls) > 0 {
+			t.Fatalf("told of %v", <-calls)
+		}
+	}
+	tell := func(live, limit int) { calls <- told{live, limit} }
+	m.Limit(100, tell)
+	fill(79)
+	fill(1, told{80, 100})
+	fill(20) // once
+	c.advance(71 * time.Second)
+	fill(79) // of which the first were fewer than half
+	fill(1, told{80, 100})
+	m.Limit(120, tell)
+	fill(15)
+	fill(1, told{96, 120})
 }
 
 // TestMemoryBesideAMap runs the store beside the plainest thing that does the
@@ -439,7 +478,7 @@ func (m *Memory) size() int {
 // and go.
 func TestCensus(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	c := census{max: 500, perSecond: make(map[uint32]int)}
+	c := census{limit: limit{max: 500}, perSecond: make(map[uint32]int)}
 	ends := make(map[uint32]int) // what is live
 	horizon := uint32(1000)
 	for range 100_000 {
@@ -455,8 +494,8 @@ func TestCensus(t *testing.T) {
 				live += n
 			}
 		}
-		if added := c.add(a); added != (live < c.max) {
-			t.Fatalf("added: %t, with %d of %d", added, live, c.max)
+		if added := c.add(a); added != (live < c.limit.max) {
+			t.Fatalf("added: %t, with %d of %d", added, live, c.limit.max)
 		} else if added {
 			ends[a.Until]++
 			live++
