@@ -28,7 +28,8 @@ func parseCaddyfile(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 		return nil, err
 	}
 	handler := new(Handler)
-	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
+	b, err := handler.unmarshalCaddyfile(h.Dispenser)
+	if err != nil {
 		return nil, err
 	}
 	routes := h.NewRoute(matchers, handler)
@@ -37,7 +38,7 @@ func parseCaddyfile(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 	}
 	path, err := handler.Resource.documentPath()
 	if err != nil {
-		return nil, h.Errf("resource: with a matcher, the identifier must be known here: %v", err)
+		return nil, b.locate(wrong("resource.identifier", "with a matcher, it must be known here, without placeholders: %w", err))
 	}
 	paths := []string{path}
 	if handler.Resource.JWKS != "" {
@@ -128,13 +129,18 @@ func parseCaddyfile(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 // Every setting may stand once, but for issuer, require_scope, require_claim and
 // claim_header. The fields of Handler and Issuer say what the settings mean.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	_, err := h.unmarshalCaddyfile(d)
+	return err
+}
+
+// unmarshalCaddyfile also tells where settings stand.
+func (h *Handler) unmarshalCaddyfile(d *caddyfile.Dispenser) (*block, error) {
 	b := newBlock(d)
 	if d.NextArg() {
-		h.Mode = Mode(d.Val())
 		b.note("mode")
 		b.seen["mode"] = true
-		if err := b.noArguments(); err != nil {
-			return err
+		if err := b.argument("mode", (*string)(&h.Mode)); err != nil {
+			return nil, err
 		}
 	}
 	err := b.each(map[string]func() error{
@@ -159,9 +165,9 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"name":           func() error { return b.text(&h.Name) },
 	}, "issuer", "require_scope", "require_claim", "claim_header")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return b.locate(checker{adapting: true}.handler(h))
+	return b, b.locate(checker{adapting: true}.handler(h))
 }
 
 func (h *Handler) unmarshalIssuer(b *block) error {
@@ -193,9 +199,8 @@ func (i *Issuer) unmarshalIntrospection(b *block) error {
 	s := i.Introspection
 	inner := b.within(b.path + ".introspection")
 	if b.d.NextArg() {
-		s.URL = b.d.Val()
 		inner.note("url")
-		if err := inner.noArguments(); err != nil {
+		if err := inner.argument("introspection", &s.URL); err != nil {
 			return err
 		}
 	}
@@ -215,10 +220,11 @@ func (i *Issuer) unmarshalIntrospection(b *block) error {
 
 func (i *Introspection) unmarshalCertificate(b *block) error {
 	i.ClientCertificate = new(ClientCertificate)
-	if !b.d.AllArgs(&i.ClientCertificate.CertificateFile, &i.ClientCertificate.KeyFile) {
+	certificate, key := &i.ClientCertificate.CertificateFile, &i.ClientCertificate.KeyFile
+	if !b.d.AllArgs(certificate, key) {
 		return b.argErr()
 	}
-	return nil
+	return b.filled("client_cert", *certificate, *key)
 }
 
 func (p *Proof) unmarshal(b *block) error {
@@ -237,9 +243,8 @@ func (n *Nonce) unmarshal(b *block) error {
 	if !b.d.NextArg() {
 		return b.argErr()
 	}
-	n.Mode = NonceMode(b.d.Val())
 	inner.note("mode")
-	if err := inner.noArguments(); err != nil {
+	if err := inner.argument("nonce", (*string)(&n.Mode)); err != nil {
 		return err
 	}
 	return inner.each(map[string]func() error{
@@ -381,9 +386,28 @@ func (b *block) each(settings map[string]func() error, repeatable ...string) err
 	return nil
 }
 
-// argErr is the error for too many or too few arguments of a setting.
+// argErr is the error for too many or too few arguments of a setting. It repeats none
+// of them: one may be a secret.
 func (b *block) argErr() error {
-	return fmt.Errorf("%s: %w", b.current, b.d.ArgErr())
+	return b.d.Errf("%s: wrong argument count or unexpected line ending", b.current)
+}
+
+// argument takes the current token for the only argument of what is called name.
+func (b *block) argument(name string, value *string) error {
+	*value = b.d.Val()
+	if err := b.filled(name, *value); err != nil {
+		return err
+	}
+	return b.noArguments()
+}
+
+// filled checks that no value is empty, as one is whose variable in the environment
+// is not set: it would quietly stand for a default.
+func (b *block) filled(name string, values ...string) error {
+	if slices.Contains(values, "") {
+		return b.d.Errf("%s: an empty value", name)
+	}
+	return nil
 }
 
 func (b *block) noArguments() error {
@@ -398,10 +422,7 @@ func (b *block) text(value *string) error {
 	if !b.d.AllArgs(value) {
 		return b.argErr()
 	}
-	if *value == "" {
-		return b.d.Errf("%s: an empty value", name)
-	}
-	return nil
+	return b.filled(name, *value)
 }
 
 func (b *block) list(values *[]string) error {
@@ -410,12 +431,7 @@ func (b *block) list(values *[]string) error {
 	if len(*values) == 0 {
 		return b.argErr()
 	}
-	for _, value := range *values {
-		if value == "" {
-			return b.d.Errf("%s: an empty value", name)
-		}
-	}
-	return nil
+	return b.filled(name, *values...)
 }
 
 // more reads a list that goes on where the setting is repeated.

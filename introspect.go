@@ -147,7 +147,7 @@ func (h *Handler) provisionIntrospection(config *Issuer, iss *issuer) error {
 		maxInFlight: orDefault(settings.MaxInFlight, defaultMaxInFlight),
 		secrets:     hashed(settings.ClientSecret, settings.BearerToken),
 	}
-	if certificate := settings.ClientCertificate; certificate != nil {
+	if certificate := settings.ClientCertificate; certificate.given() {
 		id.certificate = certificate.CertificateFile + "\n" + certificate.KeyFile
 		if trust.Certificate, err = certificate.open(); err != nil {
 			return err
@@ -202,6 +202,9 @@ func (h *Handler) clientAuth(i *Introspection) (authserver.ClientAuth, error) {
 	}
 	return authserver.SecretBasic{ID: i.ClientID, Secret: i.ClientSecret}, nil
 }
+
+// given reports whether there is one: in JSON, all may be empty.
+func (c *ClientCertificate) given() bool { return c != nil && *c != (ClientCertificate{}) }
 
 // open reads the certificate, and returns it as its files then are. While they
 // do not fit each other, as when one is replaced and the other not yet, the pair

@@ -34,9 +34,14 @@ func decodeExactly(text []byte, into any) error {
 }
 
 // checkNames checks that the objects in a value have no members but those that a
-// type has, exactly as they are spelt, and none twice.
+// type has, exactly as they are spelt, and none twice. Of several in a configuration
+// Caddy itself passes on the last alone.
 func checkNames(value jose.Value, t reflect.Type, path string) error {
 	switch t.Kind() {
+	case reflect.Int64: // encoding/json does not say which duration it does not understand
+		if err := json.Unmarshal([]byte(value), reflect.New(t).Interface()); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
 	case reflect.Pointer:
 		return checkNames(value, t.Elem(), path)
 	case reflect.Slice:

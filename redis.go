@@ -388,17 +388,22 @@ func (r *RedisReplay) unmarshalTLS(b *block) error {
 	r.TLS = new(RedisTLS)
 	for b.d.NextArg() {
 		option := b.d.Val()
-		var good bool
+		var files []*string
 		switch {
 		case option == "ca" && r.TLS.CAFile == "":
-			good = b.d.Args(&r.TLS.CAFile)
+			files = []*string{&r.TLS.CAFile}
 		case option == "cert" && r.TLS.CertificateFile == "":
-			good = b.d.Args(&r.TLS.CertificateFile, &r.TLS.KeyFile)
+			files = []*string{&r.TLS.CertificateFile, &r.TLS.KeyFile}
 		default:
 			return b.d.Errf("tls: unknown or repeated '%s'", option)
 		}
-		if !good {
+		if !b.d.Args(files...) {
 			return b.argErr()
+		}
+		for _, file := range files {
+			if err := b.filled("tls", *file); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -208,7 +209,12 @@ func (c checker) cors(origins []string) error {
 		scheme, host, ok := strings.Cut(origin, "://")
 		parsed, err := url.Parse(origin)
 		if !ok || err != nil || scheme == "" || parsed.Host != host || host == "" || origin != strings.ToLower(origin) {
-			return wrong("cors.origins", "%q is not an origin as browsers write it: scheme, host and perhaps port, in lower case, like https://app.example.com", origin)
+			if strings.Contains(origin, "@") {
+				origin = "the value" // may hold a password
+			} else {
+				origin = strconv.Quote(origin)
+			}
+			return wrong("cors.origins", "%s is not an origin as browsers write it: scheme, host and perhaps port, in lower case, like https://app.example.com", origin)
 		}
 		if port := parsed.Port(); scheme == "https" && port == "443" || scheme == "http" && port == "80" {
 			return wrong("cors.origins", "%q has the default port, which browsers leave out", origin)
@@ -273,8 +279,12 @@ func (c checker) demands(h *Handler) error {
 		}
 	}
 	for i, claim := range h.RequiredClaims {
+		path := fmt.Sprintf("required_claims[%d]", i)
 		if claim.Path == "" || len(claim.Values) == 0 {
-			return wrong(fmt.Sprintf("required_claims[%d]", i), "needs the path of a claim and a value at least")
+			return wrong(path, "needs the path of a claim and a value at least")
+		}
+		if slices.Contains(claim.Values, "") {
+			return wrong(path, "an empty value")
 		}
 	}
 	if age := time.Duration(h.MaxAuthAge); age != 0 && age < time.Second {
@@ -466,7 +476,7 @@ func (c checker) introspection(i *Issuer) error {
 		{"client_id", s.ClientID != ""},
 		{"client_secret", s.ClientSecret != ""},
 		{"private_key_file", s.PrivateKeyFile != ""},
-		{"client_certificate", s.ClientCertificate != nil && s.ClientCertificate.CertificateFile != "" && s.ClientCertificate.KeyFile != ""},
+		{"client_certificate", s.ClientCertificate.given()},
 		{"bearer_token", s.BearerToken != ""},
 	} {
 		needed := slices.Contains(needs, setting.path)
@@ -477,6 +487,9 @@ func (c checker) introspection(i *Issuer) error {
 		if !needed && setting.given && setting.path != "client_id" {
 			return wrong(setting.path, "is of no use for auth %s", auth)
 		}
+	}
+	if c := s.ClientCertificate; c.given() && (c.CertificateFile == "" || c.KeyFile == "") {
+		return wrong("client_certificate", "needs both certificate_file and key_file")
 	}
 	return nil
 }
@@ -498,17 +511,22 @@ func (c checker) url(path, text string, allowHTTP bool) error {
 		return nil
 	}
 	if err := authserver.CheckURL(text, allowHTTP); err != nil {
-		if strings.ContainsAny(text, "@?") { // after which there may be a secret
-			return &settingError{path, err}
-		}
-		return wrong(path, "%q: %w", text, err)
+		return wrongURL(path, text, err)
 	}
 	return nil
 }
 
+// wrongURL repeats what may be a URL, unless a secret may be in it.
+func wrongURL(path, text string, err error) error {
+	if strings.ContainsAny(text, "@?#") {
+		return &settingError{path, err}
+	}
+	return wrong(path, "%q: %w", text, err)
+}
+
 func (c checker) publicURLs(h *Handler) error {
 	if h.ForwardedHost && len(h.PublicURLs) > 0 {
-		return wrong("forwarded_host", "contradicts public_urls, with which no host of a request counts")
+		return wrong("forwarded_host", "contradicts public_url, with which no host of a request counts")
 	}
 	_, err := c.bases(h.PublicURLs)
 	return err
@@ -524,11 +542,11 @@ func (c checker) bases(urls []string) ([]proof.URI, error) {
 		}
 		path := fmt.Sprintf("public_urls[%d]", i)
 		if strings.ContainsAny(text, "?#") {
-			return nil, wrong(path, "%q: a base URL has no query and no fragment", text)
+			return nil, wrong(path, "a base URL has no query and no fragment")
 		}
 		base, err := proof.ParseURI(text)
 		if err != nil {
-			return nil, wrong(path, "%q: %w", text, err)
+			return nil, wrongURL(path, text, err)
 		}
 		base.Path = strings.TrimSuffix(base.Path, "/")
 		if slices.Contains(bases, base) {

@@ -155,6 +155,22 @@ func TestWrongSettings(t *testing.T) {
 		{"resource https://api.example.com {\njwks /keys\n}", "jwks"},
 		{"realm \"a\tb\"", "realm"},
 		{"name \"\"", "name"},
+
+		// what a variable of the environment that is not set leaves
+		{"nonce \"\"", "nonce"},
+		{"nonce \"\" {\nper_process\n}", "nonce"},
+		{"require_claim a \"\"", "require_claim"},
+		{"require_claim \"\" a", "require_claim"},
+		{"claim_header X-A \"\"", "claim_header"},
+		{"issuer https://b.example.com {\nintrospection \"\" {\nclient_id a\nclient_secret b\n}\n}", "introspection"},
+		{"issuer https://b.example.com {\nintrospection https://b.example.com/i {\nclient_id a\nauth tls_client_auth\nclient_cert \"\" \"\"\n}\n}", "client_cert"},
+
+		// and no error repeats a secret
+		{"nonce required hunter2-hunter2-hunter2-hunter2-hunter2", "nonce"},
+		{"issuer https://b.example.com {\nintrospection https://b.example.com/i {\nclient_secret hunter2 b\n}\n}", "client_secret"},
+		{"public_url https://u:hunter2@api.example.com", "public_url"},
+		{"public_url https://api.example.com?key=hunter2", "public_url"},
+		{"cors https://u:hunter2@api.example.com", "cors"},
 	} {
 		text := "localhost\ndpop {\nissuer https://sso.example.com\naudience https://api.example.com\n" + row.line + "\n}\n"
 		got, ok := adapt(t, text)
@@ -162,9 +178,20 @@ func TestWrongSettings(t *testing.T) {
 			t.Errorf("%q was accepted", row.line)
 			continue
 		}
-		if !strings.Contains(got, row.setting) || !strings.Contains(strings.ToLower(got), "caddyfile:") {
+		if !strings.Contains(got, row.setting) || !strings.Contains(strings.ToLower(got), "caddyfile:") || strings.Contains(got, "hunter2") {
 			t.Errorf("%q: the error does not name the setting and the line: %s", row.line, got)
 		}
+	}
+	if got, ok := adapt(t, "localhost\ndpop \"\" {\nissuer https://sso.example.com\naudience *\n}\n"); ok || !strings.Contains(got, "mode: an empty value") {
+		t.Errorf("an empty mode: %s", got)
+	}
+}
+
+// Where the route of what is published must be known, the error is at the setting.
+func TestResourceWithMatcher(t *testing.T) {
+	got, ok := adapt(t, "localhost\ndpop /api/* {\nissuer https://sso.example.com\naudience *\nresource {env.RESOURCE}\nname a\n}\n")
+	if ok || !strings.Contains(got, "resource: with a matcher") || !strings.Contains(got, "Caddyfile:5") {
+		t.Errorf("%s", got)
 	}
 }
 

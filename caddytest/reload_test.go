@@ -97,6 +97,12 @@ func TestConfigurationByAdminAPI(t *testing.T) {
 		{`"mode":"optional"`, `"proof":{"algorithms":["HS256"]}`, "proof.algorithms"},
 		{`"mode":"optional"`, `"proof":{"max_age":"-1s"}`, "proof.max_age"},
 		{`"mode":"optional"`, `"clock_skew":"-1s"`, "clock_skew"},
+		{`"mode":"optional"`, `"clock_skew":""`, "clock_skew"},
+		{`"mode":"optional"`, `"max_auth_age":"300"`, "max_auth_age"},
+		{`"issuer":"` + issuer.URL + `"`, `"issuer":"` + issuer.URL + `","timeout":"5"`, "issuers[0].timeout"},
+		{`"issuer":"` + issuer.URL + `"`, `"issuer":"` + issuer.URL + `","introspection":{"auth":"none","client_certificate":{"certificate_file":"a"}}`, "client_certificate: is of no use"},
+		{`"issuer":"` + issuer.URL + `"`, `"issuer":"` + issuer.URL + `","introspection":{"auth":"tls_client_auth","client_id":"a","client_certificate":{"certificate_file":"a"}}`, "client_certificate: needs both"},
+		{`"mode":"optional"`, `"required_claims":[{"path":"sub","values":[""]}]`, "required_claims[0]"},
 		{`"mode":"optional"`, `"replay":{"store":"rediss"}`, "rediss"},
 		{`"mode":"optional"`, `"replay":{"store":"memory","max_entries":5}`, "replay.max_entries"}, // the other handler has the default
 		{`"mode":"optional"`, `"nonce":{"mode":"sometimes"}`, "nonce.mode"},
@@ -146,8 +152,11 @@ func TestEveryJSONKey(t *testing.T) {
 	}
 	handler := `{"handler":"dpop","name":"n","mode":"strict","issuers":[{"issuer":"` + issuer.URL + `","audiences":["` + audience + `"],` +
 		`"discovery_url":"","jwks_url":"` + issuer.URL + `/jwks","jwks_file":"","algorithms":["ES256"],"token_types":["application/AT+JWT"],` +
-		`"profile":"","allow_http":false,"ca_files":[],"timeout":"5s"}],"audiences":[],"clock_skew":"10s",` +
-		`"proof":{"algorithms":["ES256"],"max_age":"60s"},"nonce":{"mode":"off","lifetime":"5m","secrets":[],"per_process":false},"replay":{"store":"memory","max_entries":10000000},` +
+		`"profile":"","allow_http":false,"ca_files":[],"timeout":"5s",` +
+		`"introspection":{"url":"` + issuer.URL + `/introspect","tokens":"opaque","client_id":"a","client_secret":"b","auth":"client_secret_basic","private_key_file":"",` +
+		`"client_certificate":{"certificate_file":"","key_file":""},"bearer_token":"","signed_response":false,"cache":"10s","max_in_flight":64}}],"audiences":[],"clock_skew":"10s",` +
+		`"proof":{"algorithms":["ES256"],"max_age":"60s"},"nonce":{"mode":"off","lifetime":"5m","secrets":[],"per_process":false},"replay":{"store":"memory","max_entries":10000000,"persist":""},` +
+		`"required_scopes":[],"required_claims":[],"required_acr":[],"max_auth_age":"0s",` +
 		`"public_urls":[],"forwarded_host":false,"upstream_token":"bearer","claim_headers":[],"cors":{"origins":[]},"realm":"r \"x\""}`
 	start := bytes.Index(text, []byte(`{"audiences"`))
 	end := start + bytes.Index(text[start:], []byte(`]}`)) + 2
