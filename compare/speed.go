@@ -365,7 +365,7 @@ func (c *comparison) profile(dir string) error {
 		if s.apache {
 			continue
 		}
-		requests, err := c.sign(s.address, 30_000)
+		requests, err := c.sign(s.address, 60_000)
 		if err != nil {
 			return err
 		}
