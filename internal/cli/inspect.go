@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/caddy-dpop/caddy-dpop/internal/authserver"
 	"github.com/caddy-dpop/caddy-dpop/internal/inspect"
@@ -86,6 +87,9 @@ keys of its issuer, a JWK Set, by --jwks.`,
 }
 
 func runInspect(cmd *cobra.Command, plugin Plugin, flags *inspectFlags) error {
+	if err := flags.check(cmd.Flags()); err != nil {
+		return err
+	}
 	in := &input{cmd: cmd}
 	captured, err := flags.capture(in)
 	if err != nil {
@@ -105,6 +109,27 @@ func runInspect(cmd *cobra.Command, plugin Plugin, flags *inspectFlags) error {
 	}
 	if report.First() != nil {
 		return errShown
+	}
+	return nil
+}
+
+// check refuses what no site can have, and a flag that is given but empty, such as of
+// a variable that is not set: it would look at less than was meant.
+func (f *inspectFlags) check(flags *pflag.FlagSet) (err error) {
+	flags.Visit(func(flag *pflag.Flag) {
+		if text := flag.Value.String(); (text == "" || text == "[]") && flag.Name != "token" && flag.Name != "proof" {
+			err = fmt.Errorf("--%s: it is empty", flag.Name)
+		}
+	})
+	switch {
+	case err != nil:
+		return err
+	case f.maxAge < time.Second:
+		return fmt.Errorf("--max-age: %v is less than a second", f.maxAge)
+	case f.clockSkew < 0:
+		return fmt.Errorf("--clock-skew: %v is negative", f.clockSkew)
+	case f.maxAuthAge != 0 && f.maxAuthAge < time.Second:
+		return fmt.Errorf("--max-auth-age: %v is less than a second", f.maxAuthAge)
 	}
 	return nil
 }

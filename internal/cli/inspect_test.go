@@ -132,6 +132,12 @@ func TestInspectSettings(t *testing.T) {
 		{[]string{"--jwks", file(t, `{"keys":[]}`)}, "--jwks: no key in it"},
 		{[]string{"--jwks", file(t, `{}`)}, "--jwks: key set"},
 		{[]string{"--jwks", "nowhere"}, "--jwks: open nowhere"},
+		{[]string{"--audience", ""}, "--audience: it is empty"},
+		{[]string{"--at", ""}, "--at: it is empty"},
+		{[]string{"--url", ""}, "--url: it is empty"},
+		{[]string{"--max-age", "0"}, "--max-age: 0s is less than a second"},
+		{[]string{"--clock-skew", "-5s"}, "--clock-skew: -5s is negative"},
+		{[]string{"--max-auth-age", "1ms"}, "--max-auth-age: 1ms is less than a second"},
 	} {
 		execute("", append(base[:len(base):len(base)], row.args...)...).refused(t, row.want)
 	}
