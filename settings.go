@@ -364,6 +364,10 @@ func (c checker) issuers(h *Handler) error {
 			return wrong(path, "is null")
 		}
 		if err := c.issuer(config); err != nil {
+			var e *settingError
+			if errors.Is(err, authserver.ErrPlainHTTP) && errors.As(err, &e) {
+				err = wrong(e.path, "%w, which only allow_http permits", e.err)
+			}
 			return within(path, err)
 		}
 		if len(config.Audiences) == 0 && len(h.Audiences) == 0 {

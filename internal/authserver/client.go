@@ -131,6 +131,9 @@ func (c *Client) CloseIdle() {
 	}
 }
 
+// ErrPlainHTTP says that a URL is of plain http, to another machine.
+var ErrPlainHTTP = errors.New("plain http to another machine")
+
 // CheckURL checks that a URL may be called: absolute, https, or http to the
 // loopback interface or where that is allowed.
 func CheckURL(text string, allowHTTP bool) error {
@@ -143,7 +146,7 @@ func CheckURL(text string, allowHTTP bool) error {
 	case u.Scheme != "http":
 		return errors.New("neither https nor http")
 	case !allowHTTP && !isLoopback(u.Hostname()):
-		return errors.New("plain http to another machine, which only allow_http permits")
+		return ErrPlainHTTP
 	}
 	return nil
 }

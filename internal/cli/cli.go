@@ -86,7 +86,11 @@ func (in *input) file(flag, name string) ([]byte, error) {
 		return in.standard(flag)
 	}
 	text, err := os.ReadFile(name)
-	if err != nil {
+	switch {
+	case err == nil:
+	case strings.ContainsAny(name, "{\n"): // it may be the key itself
+		return nil, fmt.Errorf("--%s: no such file: it takes a file's name, or - for standard input", flag)
+	default:
 		return nil, fmt.Errorf("--%s: %w", flag, err)
 	}
 	return text, nil
@@ -147,13 +151,16 @@ func fileName(name string) string {
 	return name
 }
 
-// token returns the access token that --token gives, or without it the environment.
-// It may be empty.
+// token returns the access token that --token gives, or without it the environment,
+// which may have none.
 func (in *input) token(text string) (string, error) {
 	if !in.cmd.Flags().Changed("token") {
 		text = os.Getenv(tokenVariable)
 	}
 	token, err := in.value("token", text)
+	if err == nil && text != "" && token == "" {
+		return "", errors.New("--token: it is empty")
+	}
 	if err == nil && strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return "", errors.New("--token: it has a character that no token can have")
 	}

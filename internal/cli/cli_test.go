@@ -249,6 +249,25 @@ func TestProof(t *testing.T) {
 			t.Errorf("the password is shown: %s", r.err)
 		}
 	}
+	for _, row := range []struct{ flag, value, want string }{
+		{"--method", "", "not a method"},
+		{"--method", "G T", "not a method"},
+		{"--nonce", `a"b`, "no nonce can have"},
+		{"--nonce", "a b", "no nonce can have"},
+		{"--token", "-", "--token: it is empty"},
+		{"--key", `{"kty":"EC","d":"secret"}`, "--key: no such file"},
+	} {
+		r := execute("\n", "proof", "--key", name, "--method", "GET", "--url", "https://a/", row.flag, row.value)
+		r.refused(t, row.want)
+		if strings.Contains(r.err, "secret") {
+			t.Errorf("the key is shown: %s", r.err)
+		}
+	}
+	r := execute("", "request", "--key", name, "--token", "t", "https://me:secret@a/")
+	r.refused(t, "URL: a user name")
+	if strings.Contains(r.err, "secret") {
+		t.Errorf("the password is shown: %s", r.err)
+	}
 	execute("", "proof", "--key", name).refused(t, `required flag(s) "method", "url" not set`)
 }
 

@@ -48,6 +48,13 @@ A token may be given as itself, as @FILE, or as - for standard input.`,
 
 // printProof makes a proof of claims as flags give them.
 func printProof(cmd *cobra.Command, keyFile string, claims proof.Claims) error {
+	if !httpguts.ValidHeaderFieldName(claims.Method) { // both are tokens (RFC 9110 §9.1)
+		return errors.New("--method: not a method")
+	}
+	// RFC 9449 §8.1: of NQCHARs, which are all that a scope token may have too.
+	if strings.ContainsFunc(claims.Nonce, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
+		return errors.New("--nonce: it has a character that no nonce can have")
+	}
 	in := &input{cmd: cmd}
 	key, err := in.key(keyFile)
 	if err != nil {

@@ -105,6 +105,9 @@ func (f *requestFlags) request(in *input, target string) (*signedRequest, error)
 	r := &signedRequest{method: f.method, header: make(http.Header)}
 	var err error
 	if r.url, err = parseURL(target); err != nil {
+		if strings.Contains(target, "@") { // it may hold a password
+			target = "URL"
+		}
 		return nil, fmt.Errorf("%s: %w", target, err)
 	}
 	if r.key, err = in.key(f.keyFile); err != nil {

@@ -380,7 +380,7 @@ func checkConfirmation(cnf jose.Value, thumbprint string) *failure.Failure {
 	}
 	if jkt == "" || jkt != thumbprint {
 		return failure.New(failure.TokenOtherKey, "the access token is bound to another key than that of the DPoP proof",
-			failure.Detail{Name: "found", Value: thumbprint})
+			failure.Detail{Name: "expected", Value: jkt}, failure.Detail{Name: "found", Value: thumbprint})
 	}
 	return nil
 }
