@@ -1,6 +1,7 @@
 package caddydpop
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"slices"
@@ -227,6 +228,8 @@ func (t *tally) counts() []count {
 	for j, c := range t.counters {
 		counts = append(counts, count{j, c.number.Load()})
 	}
-	slices.SortFunc(counts, func(a, b count) int { return int(b.Count) - int(a.Count) })
+	slices.SortFunc(counts, func(a, b count) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Outcome, b.Outcome), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Scheme, b.Scheme))
+	})
 	return counts
 }

@@ -87,6 +87,9 @@ func printToken(cmd *cobra.Command, flags *tokenFlags) error {
 
 // clientAuth returns how the client shows who it is.
 func (f *tokenFlags) clientAuth(in *input) (authserver.ClientAuth, error) {
+	if f.auth != "client_secret_basic" && f.auth != "client_secret_post" {
+		return nil, fmt.Errorf("--auth: unknown way %q: it is client_secret_basic or client_secret_post", f.auth)
+	}
 	secret := f.secret
 	switch secret {
 	case "":
@@ -103,10 +106,8 @@ func (f *tokenFlags) clientAuth(in *input) (authserver.ClientAuth, error) {
 	switch {
 	case secret == "":
 		return authserver.ClientID{ID: f.client}, nil
-	case f.auth == "client_secret_basic":
-		return authserver.SecretBasic{ID: f.client, Secret: secret}, nil
 	case f.auth == "client_secret_post":
 		return authserver.SecretPost{ID: f.client, Secret: secret}, nil
 	}
-	return nil, fmt.Errorf("--auth: unknown way %q: it is client_secret_basic or client_secret_post", f.auth)
+	return authserver.SecretBasic{ID: f.client, Secret: secret}, nil
 }
