@@ -132,6 +132,9 @@ func (h *Handler) checkFresh(ctx context.Context, req *request, p *proof.Proof, 
 	if early == nil {
 		use.By = replay.ByIssuedAt
 	}
+	if _, given, _ := p.Nonce(); given {
+		use.Nonce = now // at the latest; another handler may accept it by that
+	}
 	if h.nonces.mode == NonceOff {
 		return use, early
 	}
@@ -139,7 +142,9 @@ func (h *Handler) checkFresh(ctx context.Context, req *request, p *proof.Proof, 
 	if f != nil {
 		return use, f
 	}
-	use.Nonce = found.issued
+	if !found.issued.IsZero() {
+		use.Nonce = found.issued
+	}
 	if found.failure == nil {
 		use.By |= replay.ByNonce
 		req.renew = now.Sub(found.issued) > h.nonces.lifetime/2

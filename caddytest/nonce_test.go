@@ -320,3 +320,35 @@ func TestRefusedToTheEnd(t *testing.T) {
 	}
 	wait.Wait()
 }
+
+// A handler that does not know a nonce, because it looks at none or has another key,
+// accepts proofs that hold it all the same. By it another could accept them again, long
+// after their iat.
+func TestNonceOfAnotherHandler(t *testing.T) {
+	const short = "{{DPOP}} proof {; max_age 1s; }; clock_skew 1s"
+	g := freshStore(t, "@without header X-Without 1\nroute @without {\n"+short+"\nreverse_proxy {{BACKEND}}\n}\n"+
+		"@other header X-Without 2\nroute @other {\n"+short+"; nonce on_skew {; secret "+strings.Repeat("k", 32)+"; }\nreverse_proxy {{BACKEND}}\n}\n"+
+		"route {\n"+short+"; nonce on_skew\nreverse_proxy {{BACKEND}}\n}")
+	defer func() { // the other tests' store again
+		g.load(t, setup{})
+		restartedStore()
+	}()
+	nonce := g.newNonce(t)
+	var calls []call
+	for _, handler := range []string{"1", "2"} {
+		for _, nonce := range []string{nonce, "of another server"} {
+			c := proven(t, g.url+"/", map[string]any{"nonce": nonce})
+			c.header.Set("X-Without", handler)
+			c.send(t).expect(t, 200)
+			c.header.Del("X-Without")
+			calls = append(calls, c)
+		}
+	}
+	time.Sleep(4 * time.Second) // their iat is over, and so is a record of that
+	for _, c := range calls {
+		if a := c.send(t); a.StatusCode == 200 {
+			t.Errorf("accepted again")
+		}
+	}
+	proven(t, g.url+"/", map[string]any{"iat": 1, "nonce": nonce}).send(t).expect(t, 200) // another is good by it
+}

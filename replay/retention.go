@@ -181,7 +181,9 @@ func (r *Retention) Admit(use Use, now time.Time) (Admission, error) {
 		raise(&current.newestIssuedAt, issuedAt)
 		until = issuedAt + current.issuedAt
 	}
-	if !use.Nonce.IsZero() {
+	// While no nonces count, those of proofs that are accepted otherwise need not be
+	// heeded: see noncesFrom.
+	if !use.Nonce.IsZero() && (current.nonce > 0 || use.By&ByNonce != 0) {
 		nonce = second(use.Nonce)
 		raise(&current.newestNonce, nonce)
 		until = max(until, nonce+current.nonce)
