@@ -3,7 +3,6 @@ package caddydpop
 import (
 	"encoding/json"
 	"net/http"
-	"strings"
 
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
 	"github.com/caddy-dpop/caddy-dpop/internal/proof"
@@ -59,10 +58,13 @@ func (r *Resource) urlAt(path string) (string, error) {
 }
 
 // documentPath returns the path of the metadata (RFC 9728 §3.1): the well-known
-// one before the identifier's own.
+// one before the identifier's own, which loses a slash only if that is all it is.
 func (r *Resource) documentPath() (string, error) {
 	identifier, err := proof.ParseURI(r.Identifier)
-	return wellKnownResource + strings.TrimSuffix(identifier.Path, "/"), err
+	if identifier.Path == "/" {
+		identifier.Path = ""
+	}
+	return wellKnownResource + identifier.Path, err
 }
 
 // publish makes the document (RFC 9728 §2) of checked settings.

@@ -105,6 +105,13 @@ func TestResource(t *testing.T) {
 	if body, _ := get("/.well-known/oauth-protected-resource"); body["dpop_bound_access_tokens_required"] != nil || body["jwks_uri"] != nil {
 		t.Errorf("optional: %v", body)
 	}
+	// RFC 9728 §3.1: only a slash that directly follows the host goes.
+	for identifier, path := range map[string]string{"https://api.example.com/": "", "https://api.example.com/v1/": "/v1/", "https://api.example.com//": "//"} {
+		g.load(t, setup{site: "{{DPOP}} resource " + identifier + "\nreverse_proxy {{BACKEND}}"})
+		if body, _ := get("/.well-known/oauth-protected-resource" + path); body["resource"] != identifier {
+			t.Errorf("%s: at %q is %v", identifier, path, body)
+		}
+	}
 	// and any other way to ask needs credentials
 	if a := (call{method: "POST", url: g.url + "/.well-known/oauth-protected-resource"}).send(t); a.StatusCode != 401 {
 		t.Errorf("POST: answered %d", a.StatusCode)
