@@ -122,3 +122,23 @@ func TestPreflight(t *testing.T) {
 	g.load(t, setup{})
 	preflight(app, "GET", "").send(t).expect(t, 401, "DPoP")
 }
+
+// An upstream that dresses refusals does not speak for this resource, where its headers
+// are taken away as the README says.
+func TestCORSBesideAnUpstreamOfErrors(t *testing.T) {
+	g := serve(t, setup{site: "{{DPOP}} cors " + app + "; nonce required\nrespond \"unreachable\"\nhandle_errors {\nreverse_proxy {{BACKEND}} {\n" +
+		"header_down -WWW-Authenticate\nheader_down -DPoP-Nonce\nheader_down -Cache-Control\nheader_down -Access-Control-*\n}\n}"})
+	g.backend.answer = func(w http.ResponseWriter, _ *http.Request) {
+		for name, value := range map[string]string{
+			"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Credentials": "true", "DPoP-Nonce": "upstream", "WWW-Authenticate": "Bearer", "Cache-Control": "public",
+		} {
+			w.Header().Set(name, value)
+		}
+		_, _ = w.Write([]byte("sorry"))
+	}
+	a := good(t, g.url+"/").from(app).send(t)
+	a.says(t, readable(app))
+	if nonce := a.nonceOf(t); a.text != "sorry" || nonce == "upstream" || len(a.Header.Values("WWW-Authenticate")) != 1 || a.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("answered %q %v", a.text, a.Header)
+	}
+}
