@@ -119,7 +119,7 @@ func (c *KeyCache) Find(ctx context.Context, kid string, algorithm *jose.Algorit
 		c.absent.add(kid)
 		return Found{nil, set}, nil
 	}
-	return c.findUnknown(ctx, kid, algorithm)
+	return c.findUnknown(ctx, set, kid, algorithm)
 }
 
 // Serving implements KeyFinder.
@@ -178,10 +178,15 @@ func (c *KeyCache) first(ctx context.Context, now time.Time) (*KeySet, bool, err
 
 var errNotYet = errors.New("the key id is unknown, and was looked up too recently to do it again")
 
-// findUnknown looks a kid up that the set does not hold, if it is time to.
-func (c *KeyCache) findUnknown(ctx context.Context, kid string, algorithm *jose.Algorithm) (Found, error) {
+// findUnknown looks a kid up that a set does not hold, if it is time to.
+func (c *KeyCache) findUnknown(ctx context.Context, without *KeySet, kid string, algorithm *jose.Algorithm) (Found, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.set != without { // a fetch has ended meanwhile
+		if keys, known := c.set.find(kid, algorithm); known {
+			return Found{keys, c.set}, nil
+		}
+	}
 	now := c.now()
 	pause := max(missInterval-now.Sub(c.missAt), c.retryAt.Sub(now))
 	if c.flight == nil && pause > 0 {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/caddy-dpop/caddy-dpop/internal/jose"
 )
 
 // "Refetched for unknown key ids at most every 10 seconds an
@@ -66,6 +68,12 @@ func TestUnknownFindsARotatedKey(t *testing.T) {
 	s.respond(serve(kids("old", "new"), "Cache-Control", "max-age=3600"))
 	expectFind(t, c, "new", 1)
 	expectFind(t, c, "new", 1)
+	s.expect(t, 2)
+
+	// Who looked at the old set, while another's fetch was about to end, finds it too.
+	if found, err := c.findUnknown(t.Context(), nil, "new", jose.AllAlgorithms().Find("ES256")); err != nil || len(found.Keys) != 1 {
+		t.Errorf("after another's fetch: %d keys, %v", len(found.Keys), err)
+	}
 	s.expect(t, 2)
 
 	// One that was shown absent is found once it is there.
