@@ -16,8 +16,8 @@ import (
 func Compare(b *testing.B, bare func(), times int, work func()) {
 	b.Helper()
 	const batch = 64
-	work()                                  // the first one makes what is there from then on
-	var ours, theirs, longest time.Duration // longest is that of a turn
+	work()                                // the first one makes what is there from then on
+	var ours, theirs, least time.Duration // least is what a turn of work takes
 	calls, batches, began := 0, 0, processorTime()
 	turn := func() {
 		ours += processorTime() - began
@@ -26,15 +26,15 @@ func Compare(b *testing.B, bare func(), times int, work func()) {
 		for range batch {
 			bare()
 		}
-		longest = processorTime() - began
-		theirs += longest
+		least = processorTime() - began
+		theirs += least
 		batches++
 		b.StartTimer()
 		began = processorTime()
 	}
 	for b.Loop() {
 		work()
-		if calls++; calls%batch == 0 && processorTime()-began >= longest {
+		if calls++; calls%batch == 0 && processorTime()-began >= least {
 			turn()
 		}
 	}

@@ -89,7 +89,7 @@ func (in *input) file(flag, name string) ([]byte, error) {
 	switch {
 	case err == nil:
 	case strings.ContainsAny(name, "{\n"): // it may be the key itself
-		return nil, fmt.Errorf("--%s: no such file: it takes a file's name, or - for standard input", flag)
+		return nil, fmt.Errorf("--%s: not a file that can be read: it takes a file's name, or - for standard input", flag)
 	default:
 		return nil, fmt.Errorf("--%s: %w", flag, err)
 	}

@@ -255,7 +255,7 @@ func TestProof(t *testing.T) {
 		{"--nonce", `a"b`, "no nonce can have"},
 		{"--nonce", "a b", "no nonce can have"},
 		{"--token", "-", "--token: it is empty"},
-		{"--key", `{"kty":"EC","d":"secret"}`, "--key: no such file"},
+		{"--key", `{"kty":"EC","d":"secret"}`, "--key: not a file that can be read"},
 	} {
 		r := execute("\n", "proof", "--key", name, "--method", "GET", "--url", "https://a/", row.flag, row.value)
 		r.refused(t, row.want)
