@@ -149,20 +149,20 @@ func (m *Memory) beforeStart(use Use) bool {
 // Limit sets the bound until release is called: the last one set, of those that
 // are not released, counts. Entries above a lower bound live out their time. When
 // four fifths of it are taken, nearlyFull is called in a goroutine of its own: again
-// only after less than half were.
+// only after less than half were, or the bound has changed.
 func (m *Memory) Limit(maxEntries int, nearlyFull func(live, limit int)) (release func()) {
 	c := &m.census
 	set := &limit{maxEntries, nearlyFull}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.limits = append(c.limits, set)
-	c.limit, c.told = *set, false
+	c.set(set)
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.limits = slices.DeleteFunc(c.limits, func(l *limit) bool { return l == set })
 		if len(c.limits) > 0 {
-			c.limit, c.told = *c.limits[len(c.limits)-1], false
+			c.set(c.limits[len(c.limits)-1])
 		}
 	}
 }
@@ -206,10 +206,22 @@ func (c *census) add(a Admission) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.expire(a.Horizon)
-	if c.live >= c.limit.max {
-		return false
+	room := c.live < c.limit.max
+	if room {
+		c.change(a, 1)
 	}
-	c.change(a, 1)
+	c.tell()
+	return room
+}
+
+// set has another limit count.
+func (c *census) set(l *limit) {
+	c.told = c.told && c.limit.max == l.max
+	c.limit = *l
+}
+
+// tell tells who asked to be told when the limit is near.
+func (c *census) tell() {
 	switch {
 	case c.told:
 		c.told = c.live >= c.limit.max/2
@@ -217,7 +229,6 @@ func (c *census) add(a Admission) bool {
 		c.told = true
 		go c.limit.nearlyFull(c.live, c.limit.max)
 	}
-	return true
 }
 
 // count counts an entry also if there are too many.

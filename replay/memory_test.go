@@ -266,9 +266,16 @@ func TestMemoryNearlyFull(t *testing.T) {
 	c.advance(71 * time.Second)
 	fill(79) // of which the first were fewer than half
 	fill(1, told{80, 100})
-	m.Limit(120, tell)
+	release := m.Limit(120, tell)
 	fill(15)
 	fill(1, told{96, 120})
+	m.Limit(120, tell) // a reload
+	fill(1)
+	release()
+	fill(1)
+	m.Limit(60, tell)
+	record(t, m, use(next+1, c.now().Unix()), ErrFull)
+	fill(0, told{98, 60})
 }
 
 // TestMemoryBesideAMap runs the store beside the plainest thing that does the
