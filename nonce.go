@@ -109,7 +109,8 @@ func (h *Handler) provisionNonces(ctx caddy.Context, settings *Nonce) error {
 func (h *Handler) lifetimes() replay.Lifetimes {
 	lifetimes := replay.Lifetimes{IssuedAt: h.window.MaxAge + h.window.ClockSkew}
 	if h.nonces.mode != NonceOff {
-		lifetimes.Nonce = h.nonces.lifetime
+		// Another server's nonce may be issued so far ahead of a handler's clock.
+		lifetimes.Nonce = h.nonces.lifetime + h.window.ClockSkew
 	}
 	return lifetimes
 }
@@ -132,9 +133,7 @@ func (h *Handler) checkFresh(ctx context.Context, req *request, p *proof.Proof, 
 	if early == nil {
 		use.By = replay.ByIssuedAt
 	}
-	if _, given, _ := p.Nonce(); given {
-		use.Nonce = now // at the latest; another handler may accept it by that
-	}
+	_, use.OtherNonce, _ = p.Nonce()
 	if h.nonces.mode == NonceOff {
 		return use, early
 	}
@@ -142,9 +141,8 @@ func (h *Handler) checkFresh(ctx context.Context, req *request, p *proof.Proof, 
 	if f != nil {
 		return use, f
 	}
-	if !found.issued.IsZero() {
-		use.Nonce = found.issued
-	}
+	use.Nonce = found.issued
+	use.OtherNonce = use.OtherNonce && found.issued.IsZero()
 	if found.failure == nil {
 		use.By |= replay.ByNonce
 		req.renew = now.Sub(found.issued) > h.nonces.lifetime/2

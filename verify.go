@@ -225,7 +225,7 @@ func (h *Handler) record(ctx context.Context, req *request, use replay.Use) *fai
 func (h *Handler) notRecorded(err error, use replay.Use) *failure.Failure {
 	unknown := errors.Is(err, replay.ErrForgotten) || errors.Is(err, replay.ErrBeforeStart)
 	switch {
-	case unknown && h.nonces.mode != NonceOff && !use.Nonce.IsZero():
+	case unknown && !use.Nonce.IsZero():
 		return expiredNonce() // a new one is to be had at once
 	case errors.Is(err, replay.ErrReplayed):
 		return failure.New(failure.ProofReplayed, "the DPoP proof was used before")

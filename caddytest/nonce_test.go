@@ -352,3 +352,16 @@ func TestNonceOfAnotherHandler(t *testing.T) {
 	}
 	proven(t, g.url+"/", map[string]any{"iat": 1, "nonce": nonce}).send(t).expect(t, 200) // another is good by it
 }
+
+// A nonce that is not known says nothing of a proof of before the start.
+func TestOtherNonceOfBeforeTheStart(t *testing.T) {
+	g := freshStore(t, "{{DPOP}} nonce on_skew\nreverse_proxy {{BACKEND}}")
+	defer func() { // the other tests' store again
+		g.load(t, setup{})
+		restartedStore()
+	}()
+	before := map[string]any{"iat": time.Now().Unix() - 5}
+	proven(t, g.url+"/", before).send(t).expect(t, 503)
+	before["nonce"] = "of another server"
+	proven(t, g.url+"/", before).send(t).expect(t, 503)
+}

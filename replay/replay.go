@@ -32,11 +32,14 @@ type Use struct {
 	Key Key
 	// IssuedAt is the proof's iat. Zero: no handler will ever accept it by that.
 	IssuedAt time.Time
-	// Nonce is when the nonce in the proof was issued, also if it is no longer good; or
-	// if that is not known, now. Zero: none, or none of ours.
+	// Nonce is when the nonce in the proof was issued, also if it is no longer good.
+	// Zero: none, or none of ours.
 	Nonce time.Time
 	// By is what shows that the proof is fresh.
 	By Freshness
+	// OtherNonce says that the proof has a nonce of which the handler does not know
+	// when it was issued. Another may accept the proof by that.
+	OtherNonce bool
 }
 
 // Freshness is what shows that a proof was made of late. It may be both.

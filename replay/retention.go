@@ -181,10 +181,13 @@ func (r *Retention) Admit(use Use, now time.Time) (Admission, error) {
 		raise(&current.newestIssuedAt, issuedAt)
 		until = issuedAt + current.issuedAt
 	}
-	// While no nonces count, those of proofs that are accepted otherwise need not be
-	// heeded: see noncesFrom.
-	if !use.Nonce.IsZero() && (current.nonce > 0 || use.By&ByNonce != 0) {
+	switch {
+	case !use.Nonce.IsZero():
 		nonce = second(use.Nonce)
+	case use.OtherNonce && current.nonce > 0: // while none counts, see noncesFrom
+		nonce = max(second(now), r.horizon.Load()) // at the latest, but for clocks' differences
+	}
+	if nonce > 0 {
 		raise(&current.newestNonce, nonce)
 		until = max(until, nonce+current.nonce)
 	}

@@ -48,6 +48,51 @@ func TestMemoryRefusesAtEverySecondOfTheNonce(t *testing.T) {
 	}
 }
 
+// A handler that does not know a nonce accepts a proof by its iat. One that knows it
+// does not accept the proof again, whatever their clocks say.
+func TestMemoryNonceThatIsNotKnown(t *testing.T) {
+	const lifetime, skew = 300, 10
+	for _, row := range []struct {
+		ahead   int64         // how far the nonce is ahead of the clock
+		setBack time.Duration // of the clock, after it was issued
+	}{{-100, 0}, {0, 0}, {skew, 0}, {0, 50 * time.Second}} {
+		m, c := newTestMemory(t, 1000)
+		m.Retain(Lifetimes{IssuedAt: 70 * time.Second})
+		m.Retain(Lifetimes{IssuedAt: 70 * time.Second, Nonce: (lifetime + skew) * time.Second})
+		c.advance(100 * time.Second)
+		issued := c.now().Unix() + row.ahead
+		record(t, m, use(1, c.now().Unix()), nil) // others are there, too
+		c.advance(-row.setBack)
+		u := use(2, c.now().Unix())
+		u.OtherNonce = true
+		record(t, m, u, nil)
+		c.advance(row.setBack)
+		for ; c.now().Unix() <= issued+lifetime; c.advance(time.Second) {
+			if err := m.Record(t.Context(), withNonce(2, u.IssuedAt.Unix(), issued)); !errors.Is(err, ErrReplayed) && !errors.Is(err, ErrForgotten) {
+				t.Fatalf("%+v: at %d s of the nonce: %v", row, c.now().Unix()-issued, err)
+			}
+		}
+	}
+}
+
+// Proofs with nonces that came while none counted shut out none that is issued when
+// they do.
+func TestMemoryNonceAfterSomeThatDidNotCount(t *testing.T) {
+	m, c := newTestMemory(t, 1000)
+	now := c.now()
+	m.now = func() time.Time { return now }
+	u := use(1, now.Unix())
+	u.OtherNonce = true
+	record(t, m, u, nil)
+	now = now.Add(5 * time.Millisecond)
+	m.Retain(Lifetimes{IssuedAt: 70 * time.Second, Nonce: 300 * time.Second})
+	now = now.Add(5 * time.Millisecond)
+	fresh := withNonce(2, 0, 0)
+	fresh.Nonce = now
+	now = now.Add(2 * time.Second)
+	record(t, m, fresh, nil)
+}
+
 // An iat that no handler will go by keeps nothing.
 func TestMemoryKeepsNothingForAnIATThatDoesNotCount(t *testing.T) {
 	m, c := newNonceMemory(t)
