@@ -18,6 +18,7 @@ import (
 	"github.com/caddy-dpop/caddy-dpop/internal/authserver"
 	"github.com/caddy-dpop/caddy-dpop/internal/jose"
 	"github.com/caddy-dpop/caddy-dpop/internal/proof"
+	"github.com/caddy-dpop/caddy-dpop/internal/token"
 )
 
 // settingError is a wrong setting. It names the setting by its JSON path.
@@ -272,8 +273,7 @@ func (c checker) demands(h *Handler) error {
 			return err
 		}
 		for _, word := range words {
-			notWord := func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }
-			if strings.ContainsFunc(word, notWord) {
+			if !token.IsNQCHARs(word) {
 				return wrong(path, "%q is not a word without spaces, quotes and backslashes", word)
 			}
 		}

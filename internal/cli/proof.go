@@ -11,6 +11,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/caddy-dpop/caddy-dpop/internal/proof"
+	"github.com/caddy-dpop/caddy-dpop/internal/token"
 )
 
 func proofCommand() *cobra.Command {
@@ -51,8 +52,7 @@ func printProof(cmd *cobra.Command, keyFile string, claims proof.Claims) error {
 	if !httpguts.ValidHeaderFieldName(claims.Method) { // both are tokens (RFC 9110 §9.1)
 		return errors.New("--method: not a method")
 	}
-	// RFC 9449 §8.1: of NQCHARs, which are all that a scope token may have too.
-	if strings.ContainsFunc(claims.Nonce, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
+	if !token.IsNQCHARs(claims.Nonce) { // RFC 9449 §8.1
 		return errors.New("--nonce: it has a character that no nonce can have")
 	}
 	in := &input{cmd: cmd}

@@ -151,3 +151,9 @@ func (d *Demands) stepUp(reason failure.Reason, description string, found failur
 	}
 	return f
 }
+
+// IsNQCHARs reports whether a text has only what may stand in a scope and in a nonce:
+// printable ASCII, but no space, quote and backslash (RFC 6749 appendix A).
+func IsNQCHARs(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' })
+}
